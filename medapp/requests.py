@@ -1,0 +1,412 @@
+"""Everything slow that one can ask for, and what comes back, as frozen data.
+
+Requests and outcomes cross the pipe between the window and its workers, so they hold plain data only: ids, paths,
+numbers, text. Large arrays stay in the project or in a file whose path travels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Lane = Literal["reader", "prompts", "batch"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Something slow that a worker does.
+
+    Attributes:
+        lane: The worker that runs it: ``reader`` parses foreign bytes and never imports torch, ``prompts`` answers
+            clicks, ``batch`` runs volumes.
+        title: What the task row says.
+    """
+
+    @property
+    def lane(self) -> Lane:
+        """Which worker runs it."""
+        return "batch"
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return type(self).__name__
+
+
+@dataclass(frozen=True)
+class ReaderRequest(Request):
+    """A request that parses foreign bytes.
+
+    Attributes:
+        refused: Files on which an earlier worker hung or died, with the reason: never opened again.
+    """
+
+    refused: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+
+    @property
+    def lane(self) -> Lane:
+        """The killable reader."""
+        return "reader"
+
+
+@dataclass(frozen=True)
+class InspectRequest(ReaderRequest):
+    """Say what is in files and folders; result: list of the JSON lines of ``medapp inspect``."""
+
+    paths: tuple[str, ...]
+    modality: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return "Look at files"
+
+
+@dataclass(frozen=True)
+class ImportRequest(ReaderRequest):
+    """Copy every readable series into the project; result: ``ImportResult``.
+
+    While it runs, ``detail["series"]`` of a progress event is a ``FoundSeries`` whose voxel file can be looked at, and
+    ``detail["slice"]`` = ``(partial voxel file, z)`` says that a slice of it is there.
+    """
+
+    project: str
+    paths: tuple[str, ...]
+    modality: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return "Open images"
+
+
+@dataclass(frozen=True)
+class ImportMasksRequest(ReaderRequest):
+    """Import masks, alphas, SEG or RTSTRUCT onto a series; result: ``MasksResult``."""
+
+    project: str
+    series_id: str
+    paths: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return "Import masks"
+
+
+@dataclass(frozen=True)
+class RegionTreeRequest(ReaderRequest):
+    """Build the region tree of one slice; result: path of an ``.npz`` file in the project's cache."""
+
+    project: str
+    series_id: str
+    slice_index: int
+    axis: int
+    window_center: float
+    window_width: float
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return "Find regions"
+
+
+@dataclass(frozen=True)
+class RefineRequest(Request):
+    """Solve the unknown band of a trimap; result: ``AlphaResult``.
+
+    Attributes:
+        trimap_path: ``.npz`` with ``trimap`` (H, W) uint8 0, 128, 255 and ``keep`` (H, W) bool, written by the asker in
+            the project's cache folder; deleted by the worker.
+    """
+
+    project: str
+    series_id: str
+    slice_index: int
+    axis: int
+    window_center: float
+    window_width: float
+    trimap_path: str
+    ticket: int = 0
+
+    @property
+    def lane(self) -> Lane:
+        """Scipy only: the light worker answers, so that a mask becomes an alpha without waiting for torch."""
+        return "reader"
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return "Refine matte"
+
+
+@dataclass(frozen=True)
+class PromptRequest(Request):
+    """Ask SAM for the region at some prompts; result: ``PromptResult``.
+
+    Attributes:
+        include_xy, exclude_xy: Points in pixels of the slice.
+        box_xyxy: A box in pixels, or None.
+        ticket: Latest wins: an answer with an old ticket is dropped.
+    """
+
+    project: str
+    series_id: str
+    slice_index: int
+    axis: int
+    window_center: float
+    window_width: float
+    model_id: str
+    include_xy: tuple[tuple[float, float], ...] = ()
+    exclude_xy: tuple[tuple[float, float], ...] = ()
+    box_xyxy: tuple[float, float, float, float] | None = None
+    ticket: int = 0
+
+    @property
+    def lane(self) -> Lane:
+        """The worker for clicks."""
+        return "prompts"
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return "Segment at the click"
+
+
+@dataclass(frozen=True)
+class RestoreRequest(Request):
+    """Restore a series; result: ``RestoreResult``.
+
+    While it runs, ``detail["slice"]`` = ``(partial voxel file, z)`` says that a slice can be looked at.
+
+    Attributes:
+        model_id: A model of the library, or ``filter-nlm`` for non-local means.
+        first_slice: The slice on screen; it is restored first, then its neighbours outward.
+        strength: 0..1, blend with the original in native units.
+        only_first: True for the preview of the visible slice: nothing is added to the project.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        tile_px: 0 = automatic.
+    """
+
+    project: str
+    series_id: str
+    model_id: str
+    first_slice: int = 0
+    strength: float = 1.0
+    only_first: bool = False
+    device: str = "auto"
+    tile_px: int = 0
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return "Preview restoration" if self.only_first else "Restore series"
+
+
+@dataclass(frozen=True)
+class ModelsRequest(Request):
+    """List the models and how each fits a series; result: tuple of plain dicts (``id``, ``title``, ``fit``, ``reason`` …)."""
+
+    project: str = ""
+    series_id: str = ""
+
+    @property
+    def lane(self) -> Lane:
+        """Quick, reads cards only: no torch."""
+        return "reader"
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return "List models"
+
+
+@dataclass(frozen=True)
+class ImportModelRequest(Request):
+    """Check a foreign weights file and add it to the library; result: the model id."""
+
+    path: str
+    architecture: str = ""
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return "Import model"
+
+
+@dataclass(frozen=True)
+class ExportRequest(Request):
+    """Plan (``dry_run``) or write a data set of the chosen series; result: ``ExportResult``."""
+
+    project: str
+    series_ids: tuple[str, ...]
+    out: str
+    formats: tuple[str, ...] = ("seg", "seg-binary", "derived", "nifti", "png")
+    dry_run: bool = False
+    deidentify: bool = True
+    alpha_means: Literal["occupancy", "probability"] = "occupancy"
+    split_seed: int = 0
+    split_fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return "Check export" if self.dry_run else "Export data set"
+
+
+@dataclass(frozen=True)
+class VerifyRequest(Request):
+    """Hash an exported folder again; result: dict with ``ok``, ``changed``, ``missing``, ``surplus``."""
+
+    folder: str
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return "Verify folder"
+
+
+@dataclass(frozen=True)
+class SampleRequest(ReaderRequest):
+    """Add the built-in sample scans to a project; result: ``ImportResult``."""
+
+    project: str
+
+    @property
+    def title(self) -> str:
+        """What the task row says."""
+        return "Make the sample"
+
+
+# ------------------------------------------------------------------------------------------------------------ results
+
+
+@dataclass(frozen=True)
+class FoundSeries:
+    """A series whose header is known and whose slices are arriving.
+
+    Attributes:
+        voxel_path: Voxel file under way: ``shape`` and ``dtype`` say how to map it.
+        first_slice: The slice that is decoded first.
+    """
+
+    voxel_path: str
+    shape: tuple[int, ...]
+    dtype: str
+    slope: float
+    intercept: float
+    title: str
+    modality: str | None
+    unit: str
+    first_slice: int
+    window_center: float | None = None
+    window_width: float | None = None
+    is_inverted: bool = False
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What an import did: new series, files refused ``(path, message, hint)`` and skipped ``(path, message)``."""
+
+    series_ids: tuple[str, ...]
+    refused: tuple[tuple[str, str, str], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    already_there: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MasksResult:
+    """Imported masks as files the window turns into mattes.
+
+    Attributes:
+        masks: One dict each: ``name``, ``label``, ``colour`` or None, ``path`` (``.npz`` with ``alpha`` (Z, Y, X)
+            uint16), ``notes``.
+    """
+
+    masks: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AlphaResult:
+    """An alpha for one slice: ``.npy`` file (H, W) uint16 in the project's cache, and the asker's ticket."""
+
+    path: str
+    ticket: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PromptResult:
+    """Candidate regions for a prompt: ``.npz`` with ``masks`` (N, H, W) bool, best first, and their scores."""
+
+    path: str
+    scores: tuple[float, ...]
+    ticket: int
+    model: str
+
+
+@dataclass(frozen=True)
+class RestoreResult:
+    """What a restoration did.
+
+    Attributes:
+        series_id: The derived series; empty for a preview.
+        preview_path: ``.npy`` float32 (H, W) in native units for a preview; empty otherwise.
+        report: ``mean_shift``, ``noise_change_percent``, ``voxels_outside_range``, ``seconds``, ``device``, ``tile_px``,
+            ``model``, ``unit``, ``strength``.
+    """
+
+    series_id: str
+    preview_path: str
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The dry-run sheet, or the report of a written export.
+
+    Attributes:
+        files: ``(relative path, bytes, note)``.
+        largest_alpha_error: After re-reading; None for a dry run.
+    """
+
+    folder: str
+    files: tuple[tuple[str, int, str], ...]
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+    identifiers: tuple[str, ...]
+    largest_alpha_error: float | None = None
+
+
+# ----------------------------------------------------------------------------------------------------------- outcomes
+
+
+@dataclass(frozen=True)
+class Done:
+    """It worked."""
+
+    result: Any
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The user cancelled; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The world is in the way: one line and a hint."""
+
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """Our bug: a report to copy, without identifiers."""
+
+    report: str
+
+
+Outcome = Done | Stopped | Refused | Crashed
