@@ -205,7 +205,7 @@ class RestoreRequest(Request):
 
 @dataclass(frozen=True)
 class ModelsRequest(Request):
-    """List the models and how each fits a series; result: tuple of plain dicts (``id``, ``title``, ``fit``, ``reason`` …)."""
+    """List the models and how each fits a series; result: tuple of dicts (``id``, ``title``, ``fit``, ``reason``)."""
 
     project: str = ""
     series_id: str = ""
@@ -353,8 +353,8 @@ class RestoreResult:
     Attributes:
         series_id: The derived series; empty for a preview.
         preview_path: ``.npy`` float32 (H, W) in native units for a preview; empty otherwise.
-        report: ``mean_shift``, ``noise_change_percent``, ``voxels_outside_range``, ``seconds``, ``device``, ``tile_px``,
-            ``model``, ``unit``, ``strength``.
+        report: ``mean_shift``, ``noise_change_percent``, ``voxels_outside_range``, ``seconds``, ``device``,
+            ``tile_px``, ``model``, ``unit``, ``strength``.
     """
 
     series_id: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -87,4 +86,4 @@ def save(settings: Settings) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_suffix(".tmp")
     beside.write_text(json.dumps(asdict(settings), indent=2, ensure_ascii=False), encoding="utf-8")
-    os.replace(beside, target)
+    beside.replace(target)
