@@ -22,6 +22,7 @@ class ProgressEvent:
         detail: Facts for the one who asked (a finished slice, a series that was found); plain data only.
         file: The file that is being parsed from now on, so that a hang can be blamed; None otherwise.
         file_limit_s: How long that file may take.
+        declared_bytes: What the file says it inflates to, once known; sets the memory limit of the reader.
     """
 
     done: int = 0
@@ -31,6 +32,7 @@ class ProgressEvent:
     detail: dict[str, Any] = field(default_factory=dict)
     file: str | None = None
     file_limit_s: float = 0.0
+    declared_bytes: int = 0
 
 
 class Progress:
@@ -74,9 +76,13 @@ class Progress:
         """Report a fact without counting a unit."""
         self._send(ProgressEvent(self.done, self.total, self.unit, note, detail))
 
-    def parsing(self, path: str, limit_s: float = 10.0) -> None:
+    def parsing(self, path: str, limit_s: float = 10.0, declared_bytes: int = 0) -> None:
         """Say which foreign file is parsed from here on, so that the queue can kill a hang; ``""`` = none."""
-        self._send(ProgressEvent(self.done, self.total, self.unit, file=path, file_limit_s=limit_s))
+        self._send(
+            ProgressEvent(
+                self.done, self.total, self.unit, file=path, file_limit_s=limit_s, declared_bytes=declared_bytes
+            )
+        )
 
     def check(self) -> None:
         """Raises ``Cancelled`` when the user stopped the work."""

@@ -1,0 +1,30 @@
+"""Which service answers which request; services load when first asked for, so that the reader never loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from medapp import requests as ask
+
+_SERVICES: dict[type[ask.Request], str] = {
+    ask.InspectRequest: "inspect:inspect",
+    ask.ImportRequest: "import_files:import_files",
+    ask.SampleRequest: "sample:add_sample",
+    ask.ImportMasksRequest: "import_masks:import_masks",
+    ask.RegionTreeRequest: "propose:build_region_tree",
+    ask.PromptRequest: "propose:propose",
+    ask.RefineRequest: "refine:refine",
+    ask.ModelsRequest: "models:list_models",
+    ask.ImportModelRequest: "models:import_model",
+    ask.RestoreRequest: "restore:restore",
+    ask.ExportRequest: "export:export",
+    ask.VerifyRequest: "verify:verify",
+}
+
+
+def handler_of(request: ask.Request) -> Callable[..., Any]:
+    """The service function ``(request, workspace, progress) -> result`` of a request."""
+    module, function = _SERVICES[type(request)].split(":")
+    return getattr(import_module(f"medapp.services.{module}"), function)
