@@ -1,0 +1,221 @@
+"""The hierarchy of a slice as plain arrays: point + level -> region.
+
+A region tree is made once per slice by the reader process (``medapp.regions.region_tree_builder``) and kept by the
+window, so that a click is a look-up: superpixels are numbered such that every region of the tree is a run of
+consecutive numbers, and its mask is one comparison inside its box.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medapp.errors import UnreadableFileError
+
+LEVEL_GROWTH = 1.2
+"""Regions on the way up that grow by less than this factor count as one level: a key press must show a change."""
+
+Points = NDArray | Sequence[tuple[float, float]]
+"""``(N, 2)`` pixels ``x, y``."""
+
+_BOX_MARGIN = 0.06  # people draw boxes a little too tight or too wide
+
+
+@dataclass(frozen=True, eq=False)
+class RegionTree:
+    """Superpixels of one slice and the order in which they merge.
+
+    Nodes ``0 .. L - 1`` are the superpixels, later ones the merged regions, the last one the whole slice; a parent has
+    a higher number than its children. Node ``n`` holds the superpixels ``first[n] .. last[n] - 1``.
+
+    Attributes:
+        leaf: ``(H, W)`` int32, the superpixel of each pixel.
+        parent: ``(N,)`` int32; the root is its own parent.
+        first, last: ``(N,)`` int32.
+        area: ``(N,)`` int32, pixels.
+        box: ``(N, 4)`` int32, ``x0, y0, x1, y1``, the upper ends exclusive.
+        altitude: ``(N,)`` float32, dissimilarity at which the node came to be; never falls on the way up.
+        score: ``(N,)`` float32, how much the node looks like one thing; the default level has the highest.
+        mean: ``(N, C)`` float32, mean feature (grey in the display window, or Lab / 100).
+    """
+
+    leaf: NDArray[np.int32]
+    parent: NDArray[np.int32]
+    first: NDArray[np.int32]
+    last: NDArray[np.int32]
+    area: NDArray[np.int32]
+    box: NDArray[np.int32]
+    altitude: NDArray[np.float32]
+    score: NDArray[np.float32]
+    mean: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        n, leaves = len(self.parent), self.leaf_count
+        same_length = all(
+            len(getattr(self, name)) == n for name in ("first", "last", "area", "box", "altitude", "score")
+        )
+        if self.leaf.ndim != 2 or not same_length or len(self.mean) != n or n < leaves or leaves < 1:
+            raise ValueError("these arrays are not a region tree")
+
+    # ------------------------------------------------------------------ looking up
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(H, W)`` of the slice."""
+        return cast(tuple[int, int], self.leaf.shape)
+
+    @cached_property
+    def leaf_count(self) -> int:
+        """How many superpixels there are."""
+        return int(self.last[-1]) if len(self.last) else 0
+
+    def levels_at(self, point_xy: tuple[float, float]) -> int:
+        """How many levels a click at this point has; 1 at least."""
+        return len(self.path(point_xy))
+
+    def best_level(self, point_xy: tuple[float, float]) -> int:
+        """The level that looks most like one thing: what a plain click shows."""
+        path = self.path(point_xy)
+        return int(np.argmax(self.score[path]))
+
+    def region_at(self, point_xy: tuple[float, float], level: int | None = None) -> NDArray[np.bool_]:
+        """The region under a point.
+
+        Args:
+            point_xy: Pixels; the centre of the first pixel is (0, 0). Points outside count as the nearest pixel.
+            level: 0 = the superpixel, ``levels_at(...) - 1`` = the whole slice; clipped to that range.
+                None = ``best_level``.
+
+        Returns:
+            ``(H, W)`` bool.
+        """
+        path = self.path(point_xy)
+        if level is None:
+            level = int(np.argmax(self.score[path]))
+        return self.mask_of([int(path[min(max(level, 0), len(path) - 1)])])
+
+    def region_for_box(self, box_xyxy: tuple[float, float, float, float]) -> NDArray[np.bool_]:
+        """The region that best fills a box drawn around a thing; empty when the box holds no whole superpixel.
+
+        Args:
+            box_xyxy: Two corners in pixels, in any order.
+
+        Returns:
+            ``(H, W)`` bool.
+        """
+        x0, x1 = sorted((box_xyxy[0], box_xyxy[2]))
+        y0, y1 = sorted((box_xyxy[1], box_xyxy[3]))
+        wanted = np.array([x0, y0, x1 + 1, y1 + 1], dtype=np.float32)
+        low = np.maximum(self.box[:, :2], wanted[:2])
+        high = np.minimum(self.box[:, 2:], wanted[2:])
+        shared = np.prod(np.maximum(high - low, 0), axis=1)
+        joined = np.prod(self.box[:, 2:] - self.box[:, :2], axis=1) + np.prod(wanted[2:] - wanted[:2]) - shared
+        fit = shared / np.maximum(joined, 1)
+        margin = _BOX_MARGIN * (wanted[2:] - wanted[:2]) + 2
+        inside = (self.box[:, :2] >= wanted[:2] - margin).all(1) & (self.box[:, 2:] <= wanted[2:] + margin).all(1)
+        if not inside.any():
+            return np.zeros(self.shape, dtype=bool)
+        best = int(np.argmax(np.where(inside, fit, -1.0)))
+        return self.mask_of([best])
+
+    def region_for_scribble(
+        self,
+        include_points: Points,
+        exclude_points: Points = (),
+    ) -> NDArray[np.bool_]:
+        """The region that a scribble means.
+
+        Args:
+            include_points: ``(N, 2)`` ``x, y`` pixels on the thing.
+            exclude_points: ``(M, 2)`` pixels that must stay outside; they win where both fall on one superpixel.
+
+        Returns:
+            ``(H, W)`` bool; empty without include points.
+        """
+        include = np.unique(self._leaves_at(include_points))
+        exclude = np.unique(self._leaves_at(exclude_points))
+        include = include[~np.isin(include, exclude)]
+        if len(include) == 0:
+            return np.zeros(self.shape, dtype=bool)
+        return self.mask_of(self._chosen_nodes(include, exclude))
+
+    def mask_of(self, nodes: list[int]) -> NDArray[np.bool_]:
+        """``(H, W)`` bool, the union of the given nodes."""
+        mask = np.zeros(self.shape, dtype=bool)
+        for node in nodes:
+            x0, y0, x1, y1 = self.box[node]
+            leaf = self.leaf[y0:y1, x0:x1]
+            mask[y0:y1, x0:x1] |= (leaf >= self.first[node]) & (leaf < self.last[node])
+        return mask
+
+    def path(self, point_xy: tuple[float, float]) -> NDArray[np.int32]:
+        """The nodes under a point, one per level, smallest first."""
+        groups: list[int] = []
+        start_area = 0
+        for node in self._ancestors(int(self._leaves_at([point_xy])[0])):
+            area = int(self.area[node])
+            if groups and area <= start_area * LEVEL_GROWTH:
+                if self.score[node] > self.score[groups[-1]]:
+                    groups[-1] = node
+            else:
+                groups.append(node)
+                start_area = area
+        return np.array(groups, dtype=np.int32)
+
+    # ------------------------------------------------------------------ keeping
+
+    def to_bytes(self) -> bytes:
+        """The tree as an uncompressed npz, for the cache and the way to the window."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **{f.name: getattr(self, f.name) for f in fields(self)})
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> RegionTree:
+        """The tree that ``to_bytes`` wrote.
+
+        Raises:
+            UnreadableFileError: The bytes are no region tree.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return cls(**{f.name: arrays[f.name] for f in fields(cls)})
+        except Exception as error:  # zipfile, numpy and our own check each have their own kind
+            raise UnreadableFileError("The stored region tree is damaged.", "It is built again on its own.") from error
+
+    # ------------------------------------------------------------------ inside
+
+    def _leaves_at(self, points_xy: Points) -> NDArray[np.int32]:
+        points = np.asarray(points_xy, dtype=np.float64).reshape(-1, 2)
+        x = np.clip(np.rint(points[:, 0]), 0, self.shape[1] - 1).astype(np.intp)
+        y = np.clip(np.rint(points[:, 1]), 0, self.shape[0] - 1).astype(np.intp)
+        return self.leaf[y, x]
+
+    def _ancestors(self, node: int) -> list[int]:
+        path = [node]
+        while self.parent[path[-1]] != path[-1]:
+            path.append(int(self.parent[path[-1]]))
+        return path
+
+    def _holds(self, leaves: NDArray[np.int32]) -> NDArray[np.int64]:
+        """``(N,)``: how many of the given superpixels each node holds."""
+        counts = np.zeros(self.leaf_count + 1, dtype=np.int64)
+        counts[leaves + 1] = 1
+        below = np.cumsum(counts)
+        return below[self.last] - below[self.first]
+
+    def _chosen_nodes(self, include: NDArray[np.int32], exclude: NDArray[np.int32]) -> list[int]:
+        """Per included superpixel the best node that holds nothing excluded."""
+        forbidden = self._holds(exclude) > 0
+        wanted = self._holds(include)
+        chosen: set[int] = set()
+        for leaf in include:
+            path = [node for node in self._ancestors(int(leaf)) if not forbidden[node]]
+            chosen.add(max(path, key=lambda node: (self.score[node] * wanted[node], -node)))
+        return sorted(chosen)
