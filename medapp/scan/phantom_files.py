@@ -53,6 +53,7 @@ def write_series(folder: Path, phantom: Phantom, patient: str) -> None:
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, series, frame_of_reference
         ds.SeriesNumber, ds.InstanceNumber, ds.PositionReferenceIndicator = 1, z + 1, ""
         ds.PatientPosition = "HFS"
+        ds.BodyPartExamined = "BRAIN" if phantom.modality == "MR" else "ABDOMEN"
         ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         ds.ImagePositionPatient = [-(columns - 1) / 2 * dx, -(rows - 1) / 2 * dy, (z - (depth - 1) / 2) * dz]
         ds.PixelSpacing, ds.SliceThickness = [dy, dx], dz
@@ -69,7 +70,7 @@ def write_series(folder: Path, phantom: Phantom, patient: str) -> None:
 def _modality_elements(ds: Dataset, modality: str, slope: float, intercept: float) -> None:
     if modality == "MR":
         ds.ScanningSequence, ds.SequenceVariant, ds.ScanOptions, ds.MRAcquisitionType = "GR", "SP", "", "3D"
-        ds.EchoTime, ds.RepetitionTime, ds.EchoTrainLength, ds.InversionTime = 3.0, 2000.0, 1, 900.0
+        ds.EchoTime, ds.RepetitionTime, ds.EchoTrainLength = 3.0, 2000.0, 1
         return
     ds.RescaleSlope, ds.RescaleIntercept = slope, intercept
     if modality == "CT":
@@ -78,7 +79,10 @@ def _modality_elements(ds: Dataset, modality: str, slope: float, intercept: floa
     ds.Units, ds.CountsSource, ds.SeriesType = "BQML", "EMISSION", ["STATIC", "IMAGE"]
     ds.CorrectedImage, ds.DecayCorrection, ds.CollimatorType = ["ATTN", "DECAY"], "START", "NONE"
     ds.NumberOfSlices, ds.ImageIndex, ds.PatientWeight = 1, ds.InstanceNumber, 70.0
-    ds.FrameReferenceTime, ds.ActualFrameDuration = 0.0, 180000
+    ds.FrameReferenceTime, ds.ActualFrameDuration, ds.DecayFactor = 0.0, 180000, 1.0
+    ds.PatientOrientationCodeSequence = [_code("102538003", "SCT", "recumbent")]
+    ds.PatientOrientationCodeSequence[0].PatientOrientationModifierCodeSequence = [_code("40199007", "SCT", "supine")]
+    ds.PatientGantryRelationshipCodeSequence = [_code("102540008", "SCT", "headfirst")]
     dose = Dataset()
     dose.Radiopharmaceutical = "FDG"
     dose.RadiopharmaceuticalStartTime, dose.RadionuclideTotalDose = "090000", 370e6
