@@ -52,7 +52,8 @@ def write_series(folder: Path, phantom: Phantom, patient: str) -> None:
         ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = f"{patient}^Sample", patient, "", "O"
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, series, frame_of_reference
         ds.SeriesNumber, ds.InstanceNumber, ds.PositionReferenceIndicator = 1, z + 1, ""
-        ds.PatientPosition = "HFS"
+        if phantom.modality != "PT":  # PET says it by codes
+            ds.PatientPosition = "HFS"
         ds.BodyPartExamined = "BRAIN" if phantom.modality == "MR" else "ABDOMEN"
         ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         ds.ImagePositionPatient = [-(columns - 1) / 2 * dx, -(rows - 1) / 2 * dy, (z - (depth - 1) / 2) * dz]
