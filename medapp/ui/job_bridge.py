@@ -25,13 +25,13 @@ class Queue(Protocol):
         *,
         on_progress: Callable[[ProgressEvent], None] | None = None,
         on_outcome: Callable[[Outcome], None] | None = None,
-    ) -> int: ...  # noqa: D102
+    ) -> int: ...
 
-    def cancel(self, job_id: int) -> None: ...  # noqa: D102
+    def cancel(self, job_id: int) -> None: ...
 
-    def stop_now(self, job_id: int) -> None: ...  # noqa: D102
+    def stop_now(self, job_id: int) -> None: ...
 
-    def close(self) -> None: ...  # noqa: D102
+    def close(self) -> None: ...
 
 
 @dataclass
