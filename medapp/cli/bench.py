@@ -1,0 +1,24 @@
+"""``medapp bench NAME``: rows of p50 and p95 against a peer in the same run, as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib import import_module
+
+_BENCHES = ("canvas", "open", "brush", "store", "regions", "matting", "restoration", "start")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``bench`` to the command line."""
+    parser = subparsers.add_parser("bench", help="measure speed against peers in the same run")
+    parser.add_argument("name", choices=_BENCHES)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run one bench and print its rows, a JSON line each."""
+    module = import_module(f"medapp.benchmarks.{arguments.name.replace('-', '_')}")
+    for row in module.run():
+        print(json.dumps(row), flush=True)
+    return 0

@@ -1,0 +1,77 @@
+"""The command line: the window, or the same services without one.
+
+JSON goes to standard output, the log to standard error. Exit status: 0 done, 1 a check failed, 2 nothing readable or
+wrong usage, 3 cancelled, 70 our bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+from medapp import __version__
+from medapp.errors import Cancelled, MedappError
+
+EXIT_DONE, EXIT_CHECK_FAILED, EXIT_USAGE, EXIT_CANCELLED, EXIT_BUG = 0, 1, 2, 3, 70
+
+COMMANDS = {
+    "inspect": "say what is in files and folders, a JSON line each",
+    "demo": "run the whole loop without a window: import, restore, propose, matte, save, export, verify",
+    "verify": "hash an exported folder again and compare it with its manifest",
+    "evaluate": "measure a task on held-out patients against classical methods",
+    "train": "train or go on training a network from a recipe",
+    "models": "list, show or import models",
+    "bench": "measure speed against peers in the same run",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command, or open the window; returns the exit status."""
+    parser = _parser(arguments[0] if arguments and arguments[0] in COMMANDS else None)
+    try:
+        chosen = parser.parse_args(arguments)
+    except SystemExit as stop:
+        return EXIT_DONE if stop.code == 0 else EXIT_USAGE
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return int(chosen.run(chosen))
+    except (Cancelled, KeyboardInterrupt):
+        print("cancelled; nothing was changed", file=sys.stderr)
+        return EXIT_CANCELLED
+    except MedappError as error:
+        print(f"{error.message}\n{error.hint}".rstrip(), file=sys.stderr)
+        return EXIT_USAGE
+    except BrokenPipeError:
+        return EXIT_DONE
+    except Exception:  # the one place of the command line that may catch everything
+        traceback.print_exc()
+        return EXIT_BUG
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser; only the chosen command is loaded, so that the others cost nothing."""
+    parser = argparse.ArgumentParser(
+        prog="medapp",
+        description="Restore, segment, matte and curate medical images. Without a command the window opens.",
+        epilog="commands: " + "; ".join(f"{name} - {text}" for name, text in COMMANDS.items()),
+    )
+    parser.add_argument("--version", action="version", version=f"medapp {__version__}")
+    if command is not None:
+        subparsers = parser.add_subparsers(required=True)
+        import_module(f"medapp.cli.{command}").add_parser(subparsers)
+        return parser
+    parser.add_argument("paths", nargs="*", help="images, folders or ZIP files to open")
+    parser.add_argument("--project", type=Path, help="open or make this project (a folder NAME.medapp)")
+    parser.add_argument("--sample", action="store_true", help="open the built-in sample")
+    parser.set_defaults(run=_open_window)
+    return parser
+
+
+def _open_window(arguments: argparse.Namespace) -> int:
+    from medapp.ui.app import run_window
+
+    return run_window(arguments.paths, arguments.project, arguments.sample)
