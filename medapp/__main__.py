@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from pathlib import Path
 
 
 def main() -> int:
@@ -12,9 +14,37 @@ def main() -> int:
         from medapp.jobs.worker import serve
 
         return serve(arguments[1], arguments[2])  # type: ignore[arg-type]
-    from medapp.cli.main import main as run_command
+    from medapp.cli import main as cli  # light: loads a command only when it is chosen
 
-    return run_command(arguments)
+    if arguments[:1] and arguments[0] in cli.COMMANDS:
+        return cli.main(arguments)
+    try:
+        chosen = _parser(cli.COMMANDS).parse_args(arguments)
+    except SystemExit as stop:
+        return cli.EXIT_DONE if stop.code == 0 else cli.EXIT_USAGE
+    from medapp.ui.app import run_window
+
+    return run_window(chosen.paths, chosen.project, chosen.sample, chosen.grab)
+
+
+def _parser(commands: dict[str, str]) -> argparse.ArgumentParser:
+    from medapp import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="medapp",
+        description="Restore, segment, matte and curate medical images. Without a command the window opens.",
+        epilog="commands (medapp COMMAND --help):\n"
+        + "\n".join(f"  {name:10} {text}" for name, text in commands.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"medapp {__version__}")
+    parser.add_argument("paths", nargs="*", help="images, folders or ZIP files to open")
+    parser.add_argument("--project", type=Path, help="open or make this project (a folder NAME.medapp)")
+    parser.add_argument("--sample", action="store_true", help="open the built-in sample")
+    parser.add_argument(
+        "--grab", type=Path, help="write a picture of the window to this PNG once it is settled, then end"
+    )
+    return parser
 
 
 if __name__ == "__main__":

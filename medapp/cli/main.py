@@ -1,4 +1,4 @@
-"""The command line: the window, or the same services without one.
+"""The command line: the same services as the window's, without one.
 
 JSON goes to standard output, the log to standard error. Exit status: 0 done, 1 a check failed, 2 nothing readable or
 wrong usage, 3 cancelled, 70 our bug.
@@ -11,9 +11,7 @@ import logging
 import sys
 import traceback
 from importlib import import_module
-from pathlib import Path
 
-from medapp import __version__
 from medapp.errors import Cancelled, MedappError
 
 EXIT_DONE, EXIT_CHECK_FAILED, EXIT_USAGE, EXIT_CANCELLED, EXIT_BUG = 0, 1, 2, 3, 70
@@ -30,8 +28,10 @@ COMMANDS = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command, or open the window; returns the exit status."""
-    parser = _parser(arguments[0] if arguments and arguments[0] in COMMANDS else None)
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="medapp")
+    subparsers = parser.add_subparsers(required=True)
+    import_module(f"medapp.cli.{arguments[0]}").add_parser(subparsers)  # only the chosen one, so others cost nothing
     try:
         chosen = parser.parse_args(arguments)
     except SystemExit as stop:
@@ -50,28 +50,3 @@ def main(arguments: list[str]) -> int:
     except Exception:  # the one place of the command line that may catch everything
         traceback.print_exc()
         return EXIT_BUG
-
-
-def _parser(command: str | None) -> argparse.ArgumentParser:
-    """The parser; only the chosen command is loaded, so that the others cost nothing."""
-    parser = argparse.ArgumentParser(
-        prog="medapp",
-        description="Restore, segment, matte and curate medical images. Without a command the window opens.",
-        epilog="commands: " + "; ".join(f"{name} - {text}" for name, text in COMMANDS.items()),
-    )
-    parser.add_argument("--version", action="version", version=f"medapp {__version__}")
-    if command is not None:
-        subparsers = parser.add_subparsers(required=True)
-        import_module(f"medapp.cli.{command}").add_parser(subparsers)
-        return parser
-    parser.add_argument("paths", nargs="*", help="images, folders or ZIP files to open")
-    parser.add_argument("--project", type=Path, help="open or make this project (a folder NAME.medapp)")
-    parser.add_argument("--sample", action="store_true", help="open the built-in sample")
-    parser.set_defaults(run=_open_window)
-    return parser
-
-
-def _open_window(arguments: argparse.Namespace) -> int:
-    from medapp.ui.app import run_window
-
-    return run_window(arguments.paths, arguments.project, arguments.sample)
