@@ -144,6 +144,9 @@ def _within(
     near = mask & (distance <= width + 1e-6)
     if most < 1.0:
         parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
-        deepest = np.concatenate([[0.0], ndimage.maximum(distance, parts, np.arange(1, count + 1))])
-        near &= distance < most * deepest[parts]
+        if count == 1:
+            near &= distance < most * distance.max()
+        else:
+            deepest = np.concatenate([[0.0], ndimage.maximum(distance, parts, np.arange(1, count + 1))])
+            near &= distance < most * deepest[parts]
     return near

@@ -170,11 +170,13 @@ def _merge(
     full = rule.full_size * labels.size
     border_weight, mean_weight, power = rule.border_weight * 4.0, 1.0 - rule.border_weight, rule.size_power
 
+    def difference(a: int, b: int) -> float:
+        return float(sum((p - q) ** 2 for p, q in zip(mean[a], mean[b], strict=True)) ** 0.5)
+
     def cost(a: int, b: int) -> float:
         length, gradient = neighbours[a][b]
-        difference = sum((p - q) ** 2 for p, q in zip(mean[a], mean[b], strict=True)) ** 0.5
         size = min(area[a], area[b], full) / full
-        return float((mean_weight * difference + border_weight * gradient / length) * size**power)
+        return float((mean_weight * difference(a, b) + border_weight * gradient / length) * size**power)
 
     heap = [(cost(a, b), a, b) for a in range(count) for b in neighbours[a] if a < b]
     heapq.heapify(heap)
@@ -197,7 +199,7 @@ def _merge(
         for part in (a, b):
             contour[part] = (
                 sum(length for length, _ in neighbours[part].values()),
-                sum(gradient for _, gradient in neighbours[part].values()),
+                sum(length * difference(part, other) for other, (length, _) in neighbours[part].items()),
             )
             for other, (length, gradient) in neighbours[part].items():
                 if other in (a, b):
@@ -257,8 +259,7 @@ def _as_tree(
     variance = np.maximum(np.array(square)[order] / areas - (means**2).sum(1), 0.0)
     parents = renumber[np.array(parent)[order]]
     altitudes = np.array(altitude)[order]
-    lengths, gradients = np.array(contour)[order].T
-    score = _scores(areas, altitudes, parents, lengths, gradients, variance, labels.size)
+    score = _scores(areas, altitudes, parents, np.array(contour)[order], np.sqrt(variance))
     return RegionTree(
         leaf=leaf,
         parent=parents.astype(np.int32),
@@ -276,17 +277,23 @@ def _scores(
     area: NDArray[np.float64],
     altitude: NDArray[np.float64],
     parent: NDArray[np.int32],
-    length: NDArray[np.float64],
-    gradient: NDArray[np.float64],
-    variance: NDArray[np.float64],
-    pixels: int,
+    contour: NDArray[np.float64],
+    spread: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """How much each node looks like one thing: it lives long, its border is strong, its inside is even."""
-    lifetime = np.log((altitude[parent] + 1e-3) / (altitude + 1e-3))
-    border = gradient / np.maximum(length, 1.0)
-    evenness = 1.0 / (np.sqrt(variance) + 0.05)
-    size = np.clip(area / (0.0004 * pixels), 0.0, 1.0) * np.clip((1.0 - area / pixels) * 2.0, 0.0, 1.0)
-    return lifetime * border * evenness * size
+    """How much each node looks like one thing, in log odds against the other nodes over the same pixel.
+
+    The weights were fitted on clicks into organs, tumours, lesions, cells and brain tissue such that the chosen node
+    overlaps best; each group of pictures was left out in turn to choose the five terms.
+    """
+    pixels = float(area[-1])
+    length, contrast = contour.T
+    share = np.log(area / pixels)
+    stands_out = np.log(contrast / np.maximum(length, 1.0) / (spread + 0.02) + 0.05)
+    lives = np.log((altitude[parent] + 1e-3) / (altitude + 1e-3))
+    gains_spread = np.log((spread[parent] + 0.01) / (spread + 0.01))
+    too_large = np.maximum(share - np.log(0.1), 0.0)
+    too_small = np.minimum(share - np.log(0.002), 0.0)
+    return 6.1 * stands_out + 3.5 * lives - 5.2 * gains_spread - 2.8 * too_large + 9.0 * too_small
 
 
 def _enlarged(tree: RegionTree, step: int, shape: tuple[int, int]) -> RegionTree:
