@@ -1,0 +1,705 @@
+"""The one door to a project: series, voxels, annotations, the journal, what the window remembers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from medapp.annotation.annotation import Annotation
+from medapp.annotation.edits import ChangeSeries, Compound, Edit
+from medapp.annotation.history import History, Kind
+from medapp.errors import ProjectError, SaveFailedError
+from medapp.scan.scan import Scan, SourceInfo
+from medapp.store import codec, opening, revisions, tables
+from medapp.store.checking import find_problems
+from medapp.store.database import Database, explained
+from medapp.store.lock import WriterLock
+from medapp.store.revisions import Revision
+from medapp.store.series import STATES, SeriesInfo, SeriesKind, info_from, now, scan_columns
+from medapp.store.voxels import VoxelWriter, open_voxels, sweep
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["write", "read", "worker"]
+_BATCH_BYTES = 2 * 2**20  # keeps a transaction well under 50 ms
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """Edits that came back after a crash: how many, and when the last one was made (ISO time)."""
+
+    count: int
+    at: str
+
+
+@dataclass(frozen=True, eq=False)
+class JournalEntry:
+    """One edit on its way to the disk."""
+
+    series_id: str
+    edit: Edit
+    kind: Kind = "do"
+
+
+class Project:
+    """A project folder ``name.medapp``: ``project.sqlite`` and immutable ``voxels/<sha256>``.
+
+    Made by ``create`` or ``open``; usable as a context manager. Calls may come from several threads.
+
+    Attributes:
+        path: The folder.
+        mode: ``write`` = the window, one at a time; ``read`` = nothing is changed; ``worker`` = a worker process that
+            adds series while the window holds the lock.
+        reader: The person, written into revisions.
+        recovered: Edits that a crash had left behind, or None.
+        warnings: What the user should be told once after opening, one line each.
+    """
+
+    def __init__(self, path: Path, database: Database, mode: Mode, reader: str, lock: WriterLock | None) -> None:
+        self.path, self.mode, self.reader = path, mode, reader
+        self.recovered: Recovered | None = None
+        self.warnings: tuple[str, ...] = ()
+        self._database, self._lock = database, lock
+        self._voxels = path / "voxels"
+        self._is_closed = False
+
+    # --------------------------------------------------------------------------------------------- opening, closing
+
+    @classmethod
+    def create(cls, path: Path, reader: str = "") -> Project:
+        """Make a new project and open it for writing.
+
+        Args:
+            path: The folder; ``.medapp`` is added when it is not there.
+
+        Raises:
+            ProjectError: There is a project already.
+            SaveFailedError: The folder cannot be written.
+        """
+        path = Path(path)
+        path = path if path.suffix == ".medapp" else path.with_name(path.name + ".medapp")
+        opening.make(path, reader)
+        return cls.open(path, reader=reader)
+
+    @classmethod
+    def open(cls, path: Path, mode: Mode = "write", reader: str = "", take_over: bool = False) -> Project:
+        """Open a project; after a crash everything that was acknowledged is there.
+
+        Args:
+            take_over: Take the writer's lock even from a window that may be alive.
+
+        Raises:
+            ProjectLockedError: Another window has it open for writing.
+            ProjectNewerError: A newer medapp wrote it.
+            ProjectDamagedError: It is damaged and there is no good backup.
+            ProjectError: There is no project.
+        """
+        path = Path(path)
+        if not (path / opening.DATABASE).exists() and not opening.backups(path):
+            raise ProjectError("There is no medapp project in this folder.", "Choose a folder that ends in .medapp.")
+        lock = WriterLock(path / opening.LOCK, take_over) if mode == "write" else None
+        try:
+            database, warnings = opening.open_database(path, mode)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+        project = cls(path, database, mode, reader, lock)
+        project.warnings = warnings
+        try:
+            if mode == "write":
+                project._begin_session()
+        except BaseException:
+            database.close()
+            if lock is not None:
+                lock.release()
+            raise
+        return project
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def is_read_only(self) -> bool:
+        """Nothing can be changed here."""
+        return self.mode == "read"
+
+    @property
+    def name(self) -> str:
+        """The folder's name without its ending."""
+        return self.path.stem
+
+    @property
+    def cache_dir(self) -> Path:
+        """A folder for what can be made again: region trees, previews, masks under way."""
+        folder = self.path / "cache"
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise explained(error) from error
+        return folder
+
+    def _begin_session(self) -> None:
+        with self._database.read() as connection:
+            clean = int(_meta(connection, "clean_seq") or 0)
+            saved = select(func.max(tables.revisions.c.journal_seq)).where(
+                tables.revisions.c.series_id == tables.journal.c.series_id
+            )
+            rows = connection.execute(
+                select(tables.journal.c.created_at)
+                .where(tables.journal.c.seq > clean)
+                .where(tables.journal.c.seq > func.coalesce(saved.scalar_subquery(), 0))
+                .order_by(tables.journal.c.seq)
+            ).all()
+            was_open = _meta(connection, "is_open") == "1"
+        if was_open and rows:
+            self.recovered = Recovered(len(rows), rows[-1][0])
+        with self._database.write() as connection:
+            _set_meta(connection, "is_open", "1")
+        if was_open:
+            sweep(self._voxels)
+            opening.back_up(self._database, self.path)
+
+    def close(self) -> None:
+        """Save what was painted as revisions, mark the project as cleanly closed, keep a backup."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            if self.mode == "write":
+                for series_id in self._unsaved_series():
+                    self.save_revision(series_id)
+                with self._database.write() as connection:
+                    _set_meta(connection, "clean_seq", str(revisions.last_seq(connection)))
+                    _set_meta(connection, "is_open", "0")
+                self._prune_journal()
+                opening.back_up(self._database, self.path)
+        finally:
+            self._database.close()
+            if self._lock is not None:
+                self._lock.release()
+
+    # ------------------------------------------------------------------------------------------------------- series
+
+    def series(self, include_trashed: bool = False) -> tuple[SeriesInfo, ...]:
+        """Every series in the order it came in."""
+        query = _series_query().order_by(tables.series.c.number)
+        if not include_trashed:
+            query = query.where(tables.series.c.trashed_at.is_(None))
+        with self._database.read() as connection:
+            return tuple(info_from(row) for row in connection.execute(query).mappings())
+
+    def series_info(self, series_id: str) -> SeriesInfo:
+        """One series.
+
+        Raises:
+            ProjectError: There is no such series.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(_series_query().where(tables.series.c.series_id == series_id)).mappings().first()
+        if row is None:
+            raise ProjectError("The project has no such series.", "It may have been removed; open the project again.")
+        return info_from(row)
+
+    def find_series(self, series_key: str) -> str | None:
+        """The series with that key that is not in the trash, or None: what an import meets again."""
+        query = (
+            select(tables.series.c.series_id)
+            .where(tables.series.c.series_key == series_key)
+            .where(tables.series.c.trashed_at.is_(None))
+            .order_by(tables.series.c.number)
+        )
+        with self._database.read() as connection:
+            return connection.execute(query).scalars().first() if series_key else None
+
+    def scan(self, series_id: str) -> Scan:
+        """The series with its voxels mapped read-only; a derived one carries the headers of its source.
+
+        Raises:
+            ProjectError: There is no such series.
+            ProjectDamagedError: Its voxel file is missing or damaged.
+        """
+        info = self.series_info(series_id)
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(tables.series.c.padding_sha256, tables.series.c.alpha_sha256).where(
+                    tables.series.c.series_id == series_id
+                )
+            ).one()
+        padding, alpha = row
+        return Scan(
+            stored=open_voxels(self._voxels, info.voxels_sha256, info.shape, info.dtype),
+            geometry=info.geometry,
+            modality=info.modality,
+            unit=info.unit,
+            kind=info.scan_kind,
+            slope=info.slope,
+            intercept=info.intercept,
+            pixel_spacing_mm=info.in_plane_spacing_mm if info.geometry is None else None,
+            notes=info.notes,
+            windows=info.windows,
+            is_inverted=info.is_inverted,
+            padding=open_voxels(self._voxels, padding, info.shape[:3], np.bool_) if padding else None,
+            alpha=open_voxels(self._voxels, alpha, info.shape[:3], np.uint16) if alpha else None,
+            series_key=info.series_key,
+            source=self.source(series_id),
+        )
+
+    def source(self, series_id: str) -> SourceInfo:
+        """Where a series came from, with its DICOM headers; a derived one answers for its source."""
+        with self._database.read() as connection:
+            wanted: str | None = series_id
+            while wanted is not None:
+                row = connection.execute(
+                    select(tables.series.c.source_id, tables.series_parts.c.source)
+                    .outerjoin(tables.series_parts, tables.series_parts.c.series_id == tables.series.c.series_id)
+                    .where(tables.series.c.series_id == wanted)
+                ).first()
+                if row is None:
+                    break
+                if row.source is not None:
+                    return codec.decode_source(row.source)
+                wanted = row.source_id
+        return SourceInfo()
+
+    def new_voxel_file(self, shape: tuple[int, ...], dtype: Any) -> VoxelWriter:
+        """A voxel file to fill; the window may look at its slices while they are written."""
+        self._must_write()
+        return VoxelWriter(self._voxels, shape, dtype)
+
+    def add_series(
+        self,
+        scan: Scan,
+        *,
+        thumbnail: bytes | NDArray[np.uint8] | None = None,
+        import_id: str | None = None,
+        title: str = "",
+        group: str | None = None,
+        problems: Sequence[str] = (),
+    ) -> str:
+        """Copy a scan into the project; returns its series id."""
+        writer = self._written(scan.stored)
+        return self.add_scan_with_voxels(
+            scan, writer, thumbnail=thumbnail, import_id=import_id, title=title, group=group, problems=problems
+        )
+
+    def add_scan_with_voxels(
+        self,
+        scan: Scan,
+        writer: VoxelWriter,
+        *,
+        thumbnail: bytes | NDArray[np.uint8] | None = None,
+        import_id: str | None = None,
+        title: str = "",
+        group: str | None = None,
+        problems: Sequence[str] = (),
+    ) -> str:
+        """Add a scan whose voxels were written already (``scan.stored`` is not read); commits the writer."""
+        self._must_write()
+        columns = {
+            **scan_columns(scan),
+            "kind": "original",
+            "title": title or scan.source.description or scan.modality or "Image",
+            "group_name": group if group is not None else self.patient_group(scan.source.patient_id),
+            "problems": json.dumps(list(problems), ensure_ascii=False),
+            "import_id": import_id,
+            "padding_sha256": self._aside(scan.padding, np.bool_),
+            "alpha_sha256": self._aside(scan.alpha, np.uint16),
+        }
+        return self._insert_series(columns, writer, thumbnail, codec.encode_source(scan.source))
+
+    def add_derived(
+        self,
+        source_id: str,
+        voxels: VoxelWriter | NDArray,
+        provenance: dict[str, Any],
+        kind: SeriesKind = "restored",
+        title: str = "",
+        unit: str | None = None,
+        *,
+        slope: float = 1.0,
+        intercept: float = 0.0,
+        modality: str | None = None,
+        thumbnail: bytes | NDArray[np.uint8] | None = None,
+        notes: Sequence[str] = (),
+        problems: Sequence[str] = (),
+    ) -> str:
+        """Add a series made from another one, on the same grid; the source is never changed.
+
+        Args:
+            voxels: A filled writer, or the voxels; ``value = voxels * slope + intercept`` in ``unit``.
+            provenance: How it was made: model, version, weights hash, strength, settings.
+            unit, modality: The source's unless given.
+        """
+        self._must_write()
+        writer = voxels if isinstance(voxels, VoxelWriter) else self._written(voxels)
+        source = self.series_info(source_id)
+        if writer.shape[:3] != source.shape[:3]:
+            writer.discard()
+            raise ValueError(f"derived voxels {writer.shape} do not lie on the source's grid {source.shape}")
+        with self._database.read() as connection:
+            row = (
+                connection.execute(select(tables.series).where(tables.series.c.series_id == source_id)).mappings().one()
+            )
+        kept = ("scan_kind", "affine_zyx", "pixel_spacing_mm", "windows", "is_inverted", "group_name", "padding_sha256")
+        columns = {
+            **{name: row[name] for name in kept},
+            "source_id": source_id,
+            "kind": kind,
+            "title": title or f"{source.title} · {kind}",
+            "modality": modality if modality is not None else source.modality,
+            "unit": unit if unit is not None else source.unit,
+            "slope": float(slope),
+            "intercept": float(intercept),
+            "notes": json.dumps(list(notes), ensure_ascii=False),
+            "problems": json.dumps(list(problems), ensure_ascii=False),
+            "provenance": json.dumps(provenance, ensure_ascii=False),
+            "series_key": "",
+        }
+        return self._insert_series(columns, writer, thumbnail, None)
+
+    def set_series(self, series_id: str, **changes: Any) -> None:
+        """Change ``state``, ``included``, ``group``, ``title``, ``problems`` or ``is_trashed`` of a series."""
+        self._must_write()
+        with self._database.write() as connection:
+            _change_series(connection, series_id, changes)
+
+    def set_thumbnail(self, series_id: str, thumbnail: bytes | NDArray[np.uint8]) -> None:
+        """Give a series another thumbnail."""
+        self._must_write()
+        parts = tables.series_parts
+        with self._database.write() as connection:
+            connection.execute(update(parts).where(parts.c.series_id == series_id).values(thumbnail=_png(thumbnail)))
+
+    def trash_series(self, series_id: str) -> None:
+        """Move a series to the trash; nothing is deleted."""
+        self.set_series(series_id, is_trashed=True)
+
+    def restore_series(self, series_id: str) -> None:
+        """Take a series out of the trash."""
+        self.set_series(series_id, is_trashed=False)
+
+    def patient_group(self, patient_id: str) -> str:
+        """A name for a patient that tells nothing about the id; the same for the same id within the project."""
+        if not patient_id.strip():
+            return ""
+        with self._database.read() as connection:
+            salt = _meta(connection, "salt") or ""
+        return "P-" + hashlib.sha256(f"{salt}\0{patient_id.strip()}".encode()).hexdigest()[:8]
+
+    def _insert_series(
+        self,
+        columns: dict[str, Any],
+        writer: VoxelWriter,
+        thumbnail: bytes | NDArray[np.uint8] | None,
+        source: bytes | None,
+    ) -> str:
+        series_id = uuid.uuid4().hex
+        sha256 = writer.sha256 or writer.commit()
+        values: dict[str, Any] = {
+            "provenance": "{}",
+            "state": "new",
+            "included": True,
+            "reader": self.reader,
+            "created_at": now(),
+            "shape": json.dumps(list(writer.shape)),
+            "dtype": writer.dtype.str,
+            "voxels_sha256": sha256,
+            "series_id": series_id,
+            **columns,
+        }
+        with self._database.write() as connection:
+            connection.execute(insert(tables.series).values(**values))
+            connection.execute(
+                insert(tables.series_parts).values(series_id=series_id, thumbnail=_png(thumbnail), source=source)
+            )
+        return series_id
+
+    def _written(self, voxels: NDArray) -> VoxelWriter:
+        writer = self.new_voxel_file(voxels.shape, voxels.dtype)
+        for z in range(voxels.shape[0]):
+            writer.array[z] = voxels[z]
+        return writer
+
+    def _aside(self, volume: NDArray | None, dtype: Any) -> str | None:
+        """Keep a padding mask or an image's own alpha as a voxel file."""
+        return self._written(volume.astype(dtype, copy=False)).commit() if volume is not None else None
+
+    # -------------------------------------------------------------------------------------------------- annotations
+
+    def annotation(self, series_id: str) -> Annotation:
+        """The mattes of a series as they were left: the newest revision and every edit journalled since."""
+        with self._database.read() as connection:
+            return self._annotation(connection, series_id)[0]
+
+    def _annotation(self, connection: Connection, series_id: str) -> tuple[Annotation, int]:
+        row = revisions.newest(connection, series_id)
+        if row is not None:
+            annotation, seq = revisions.annotation_from(connection, row), int(row["journal_seq"])
+        else:
+            shape = connection.execute(
+                select(tables.series.c.shape).where(tables.series.c.series_id == series_id)
+            ).scalar_one_or_none()
+            if shape is None:
+                raise ProjectError("The project has no such series.", "Open the project again.")
+            z, y, x = json.loads(shape)[:3]
+            annotation, seq = Annotation(series_id, (z, y, x)), 0
+        journal = tables.journal
+        rows = connection.execute(
+            select(journal.c.seq, journal.c.edit)
+            .where(journal.c.series_id == series_id, journal.c.seq > seq)
+            .order_by(journal.c.seq)
+        )
+        for number, edit in rows:
+            codec.decode_edit(edit).apply(annotation)
+            seq = number
+        return annotation, seq
+
+    def journal(self, series_id: str, edit: Edit, kind: Kind = "do") -> int:
+        """Make one edit durable; returns its number. The window goes through ``JournalWriter`` instead.
+
+        Args:
+            edit: As it is applied: for ``undo`` the reversed one, which ``History.undo`` hands out.
+
+        Raises:
+            SaveFailedError: It is not saved; keep it and try again.
+        """
+        return self.journal_many([JournalEntry(series_id, edit, kind)])[0]
+
+    def journal_many(
+        self, entries: Sequence[JournalEntry], view_state: dict[str, Any] | None = None
+    ) -> tuple[int, ...]:
+        """Make several edits, and what the window remembers, durable in one transaction: all of them or none."""
+        self._must_write()
+        encoded = [codec.encode_edit(entry.edit) for entry in entries]
+        numbers = []
+        with self._database.write() as connection:
+            for entry, data in zip(entries, encoded, strict=True):
+                result = connection.execute(
+                    insert(tables.journal).values(
+                        series_id=entry.series_id,
+                        kind=entry.kind,
+                        text=entry.edit.text,
+                        reader=self.reader,
+                        edit=data,
+                        created_at=now(),
+                    )
+                )
+                numbers.append(int(result.inserted_primary_key[0]))  # type: ignore[index]
+                for change in _series_changes(entry.edit):
+                    _change_series(connection, entry.series_id, change.after)
+            if view_state is not None:
+                _set_meta(connection, "view_state", json.dumps(view_state))
+        return tuple(numbers)
+
+    def save_revision(self, series_id: str, name: str | None = None, note: str = "", origin: str = "person") -> int:
+        """Keep the state of a series as a revision; returns its number. Earlier revisions stay as they are.
+
+        Args:
+            name: For a named version (Ctrl+S).
+        """
+        self._must_write()
+        with self._database.read() as connection:
+            annotation, seq = self._annotation(connection, series_id)
+            known = set(connection.execute(select(tables.blobs.c.sha256)).scalars())
+        content = revisions.content_of(annotation, known.__contains__)
+        for batch in _batches(content.planes.items()):
+            with self._database.write() as connection:
+                for sha256, data in batch:
+                    connection.execute(insert(tables.blobs).prefix_with("OR IGNORE").values(sha256=sha256, data=data))
+        with self._database.write() as connection:
+            return revisions.insert_revision(connection, series_id, content, seq, self.reader, origin, name, note)
+
+    def revisions(self, series_id: str) -> tuple[Revision, ...]:
+        """Every saved state of a series, oldest first."""
+        table = tables.revisions
+        query = select(table).where(table.c.series_id == series_id).order_by(table.c.revision_id)
+        with self._database.read() as connection:
+            return tuple(revisions.revision_from(row) for row in connection.execute(query).mappings())
+
+    def load_revision(self, revision_id: int) -> Annotation:
+        """The annotation as it was saved.
+
+        Raises:
+            ProjectError: There is no such revision.
+            ProjectDamagedError: Its content is not what was saved.
+        """
+        table = tables.revisions
+        with self._database.read() as connection:
+            row = connection.execute(select(table).where(table.c.revision_id == revision_id)).mappings().first()
+            if row is None:
+                raise ProjectError("The project has no such revision.", "Choose another one from the list.")
+            return revisions.annotation_from(connection, row)
+
+    def history(self, limit_bytes: int = 512 * 2**20, min_steps: int = 200) -> History:
+        """Undo and redo as they were left, across restarts."""
+        history = History(limit_bytes, min_steps)
+        journal = tables.journal
+        query = select(journal.c.kind, journal.c.series_id, journal.c.edit).order_by(journal.c.seq)
+        with self._database.read() as connection:
+            history.replay(
+                (kind, series_id, codec.decode_edit(edit)) for kind, series_id, edit in connection.execute(query)
+            )
+        return history
+
+    def _unsaved_series(self) -> list[str]:
+        """Series with edits that no revision holds yet."""
+        saved = select(func.max(tables.revisions.c.journal_seq)).where(
+            tables.revisions.c.series_id == tables.journal.c.series_id
+        )
+        query = (
+            select(tables.journal.c.series_id)
+            .where(tables.journal.c.seq > func.coalesce(saved.scalar_subquery(), 0))
+            .distinct()
+        )
+        with self._database.read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def _prune_journal(self, keep_steps: int = 1000, keep_bytes: int = 512 * 2**20) -> None:
+        """Drop edits that every revision holds and that undo no longer needs, a few at a time."""
+        journal = tables.journal
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(journal.c.seq, func.length(journal.c.edit)).order_by(journal.c.seq.desc())
+            ).all()
+        total, last_kept = 0, 0
+        for place, (seq, size) in enumerate(rows):
+            total += size
+            if place >= keep_steps and total > keep_bytes:
+                last_kept = seq
+                break
+        surplus = sorted(seq for seq, _ in rows if seq <= last_kept)
+        for start in range(0, len(surplus), 200):
+            with self._database.write() as connection:
+                connection.execute(delete(journal).where(journal.c.seq.in_(surplus[start : start + 200])))
+
+    # ------------------------------------------------------------------------------------- what the window remembers
+
+    def view_state(self) -> dict[str, Any]:
+        """Series, slice, tool, window... as last written; empty at first."""
+        with self._database.read() as connection:
+            text = _meta(connection, "view_state")
+        return json.loads(text) if text else {}
+
+    def set_view_state(self, state: dict[str, Any]) -> None:
+        """Remember what the window shows."""
+        self._must_write()
+        with self._database.write() as connection:
+            _set_meta(connection, "view_state", json.dumps(state))
+
+    def load_jobs(self) -> list[dict[str, Any]]:
+        """The task queue as last saved."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(tables.jobs.c.job).order_by(tables.jobs.c.position)).scalars()
+            return [json.loads(text) for text in rows]
+
+    def save_jobs(self, jobs: Iterable[dict[str, Any]]) -> None:
+        """Replace the saved task queue."""
+        self._must_write()
+        rows = [{"position": place, "job": json.dumps(job)} for place, job in enumerate(jobs)]
+        with self._database.write() as connection:
+            connection.execute(delete(tables.jobs))
+            if rows:
+                connection.execute(insert(tables.jobs), rows)
+
+    # ------------------------------------------------------------------------------------------------ safety
+
+    def check(self, progress: Callable[[], None] = lambda: None) -> list[str]:
+        """Look at everything: the database, every revision's hashes, every voxel file; one line a problem."""
+        return find_problems(self._database, self._voxels, progress)
+
+    def save_copy(self, path: Path, pending: Sequence[JournalEntry] = ()) -> Path:
+        """Write the whole project elsewhere, with edits that could not be saved here; returns the new folder.
+
+        Raises:
+            SaveFailedError: The copy cannot be written.
+        """
+        path = Path(path)
+        path = path if path.suffix == ".medapp" else path.with_name(path.name + ".medapp")
+        opening.copy_to(self._database, self.path, path)
+        if pending:
+            database, _ = opening.open_database(path, "worker")
+            copy = Project(path, database, "worker", self.reader, None)
+            try:
+                for entry in pending:
+                    copy.journal_many([entry])
+            finally:
+                database.close()
+        return path
+
+    def _must_write(self) -> None:
+        if self.mode == "read":
+            raise SaveFailedError("Not saved: the project is open read-only.", "Save a copy elsewhere.")
+
+
+def _series_query() -> Any:
+    return select(tables.series, tables.series_parts.c.thumbnail).outerjoin(
+        tables.series_parts, tables.series_parts.c.series_id == tables.series.c.series_id
+    )
+
+
+def _change_series(connection: Connection, series_id: str, changes: dict[str, Any]) -> None:
+    columns: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name == "state":
+            if value not in STATES:
+                raise ValueError(f"unknown state {value}")
+            columns["state"] = value
+        elif name == "included":
+            columns["included"] = bool(value)
+        elif name == "group":
+            columns["group_name"] = str(value)
+        elif name == "title":
+            columns["title"] = str(value)
+        elif name == "problems":
+            columns["problems"] = json.dumps(list(value), ensure_ascii=False)
+        elif name == "is_trashed":
+            columns["trashed_at"] = now() if value else None
+        else:
+            raise ValueError(f"a series has no {name} that could be changed")
+    if columns:
+        connection.execute(update(tables.series).where(tables.series.c.series_id == series_id).values(**columns))
+
+
+def _series_changes(edit: Edit) -> list[ChangeSeries]:
+    if isinstance(edit, ChangeSeries):
+        return [edit]
+    return [change for part in edit.edits for change in _series_changes(part)] if isinstance(edit, Compound) else []
+
+
+def _batches(items: Iterable[tuple[str, bytes]]) -> Iterable[list[tuple[str, bytes]]]:
+    batch: list[tuple[str, bytes]] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item[1])
+        if size > _BATCH_BYTES or len(batch) >= 100:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _png(thumbnail: bytes | NDArray[np.uint8] | None) -> bytes | None:
+    return codec.encode_png(thumbnail) if isinstance(thumbnail, np.ndarray) else thumbnail
+
+
+def _meta(connection: Connection, key: str) -> str | None:
+    return connection.execute(select(tables.meta.c.value).where(tables.meta.c.key == key)).scalar_one_or_none()
+
+
+def _set_meta(connection: Connection, key: str, value: str) -> None:
+    connection.execute(insert(tables.meta).prefix_with("OR REPLACE").values(key=key, value=value))
