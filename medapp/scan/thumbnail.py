@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medapp.scan.intensity import default_window
+from medapp.scan.intensity import starting_window
 from medapp.scan.scan import Scan
 
 
@@ -30,7 +30,7 @@ def grey_or_colour(scan: Scan, z: int) -> NDArray[np.uint8]:
     values = scan.slice_values(z)
     if scan.is_colour:
         return (values >> 8).astype(np.uint8) if values.dtype == np.uint16 else values.astype(np.uint8)
-    window = default_window(scan)
+    window = starting_window(scan)
     grey = np.clip((values - (window.center - window.width / 2)) / max(window.width, 1e-6), 0, 1)
     if scan.is_inverted or scan.modality == "PT":
         grey = 1 - grey

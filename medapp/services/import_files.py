@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from medapp.errors import MedappError
 from medapp.progress import Progress
 from medapp.requests import FoundSeries, ImportRequest, ImportResult
-from medapp.scan.intensity import default_window
+from medapp.scan.intensity import PRESETS
 from medapp.scan.lazy import FoundScan, LazyScan, Refused, Skipped
 from medapp.scan.reading import read_path
 from medapp.scan.thumbnail import thumbnail_png
@@ -84,7 +84,8 @@ def _add(project: Project, finding: FoundScan, progress: Progress) -> str:
 
 
 def _found(lazy: LazyScan, voxel_path: str, first: int) -> FoundSeries:
-    window = default_window(lazy) if lazy.windows or lazy.unit == "HU" else None
+    presets = lazy.windows or (PRESETS["CT"] if lazy.unit == "HU" else ())
+    window = presets[0] if presets else None
     return FoundSeries(
         voxel_path=voxel_path,
         shape=lazy.shape,

@@ -1,0 +1,361 @@
+"""``medapp demo``: the whole loop without a window, in the same workers, and a picture of the window at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medapp.annotation.annotation import Annotation
+from medapp.annotation.brush import BrushSettings, StrokeBuilder
+from medapp.annotation.edits import AddMatte, Stroke
+from medapp.annotation.matte import Matte
+from medapp.annotation.region_tree import RegionTree
+from medapp.annotation.trimap import trimap_from_mask
+from medapp.errors import MedappError
+from medapp.jobs.queue import JobQueue
+from medapp.requests import (
+    Crashed,
+    Done,
+    ExportRequest,
+    ExportResult,
+    ImportRequest,
+    ImportResult,
+    ModelsRequest,
+    RefineRequest,
+    Refused,
+    RegionTreeRequest,
+    Request,
+    RestoreRequest,
+    SampleRequest,
+    VerifyRequest,
+)
+from medapp.scan.intensity import starting_window
+from medapp.scan.scan import Scan
+from medapp.store.project import Project, SeriesInfo
+
+log = logging.getLogger(__name__)
+
+STEPS = ("import", "restore", "propose", "matte", "stroke", "save", "reopen", "export", "verify", "window")
+FILTER = "filter-nlm"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``demo`` to the command line."""
+    parser = subparsers.add_parser("demo", help="run the whole loop without a window")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the project, the export and the picture")
+    parser.add_argument("--input", type=Path, help="a file, folder or ZIP; the built-in sample when missing")
+    parser.add_argument("--modality", help="answers for NIfTI and rasters, such as CT or MR")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the loop and print what each step did; 0 when every step is done or skipped with a reason."""
+    demo = _Demo(arguments.out, arguments.input, arguments.modality)
+    try:
+        demo.play()
+    finally:
+        demo.close()
+    print(json.dumps({"ok": demo.ok, "steps": [step.line() for step in demo.steps]}, indent=1))
+    if demo.ok:
+        return 0
+    return 2 if demo.steps[0].status == "failed" else 1
+
+
+class _Skip(Exception):  # noqa: N818 - a step that does not apply is not an error
+    """A step that does not apply to this scan, with the reason."""
+
+
+@dataclass
+class _Step:
+    name: str
+    status: str = "skipped"
+    seconds: float = 0.0
+    path: str | None = None
+    reason: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def line(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "status": self.status,
+            "seconds": round(self.seconds, 3),
+            "path": self.path,
+            "reason": self.reason,
+            **self.facts,
+        }
+
+
+class _Demo:
+    def __init__(self, out: Path, source: Path | None, modality: str | None) -> None:
+        self.out, self.source, self.modality = out.resolve(), source, modality
+        self.project_path = self.out / "demo.medapp"
+        self.steps: list[_Step] = []
+        self.queue = JobQueue()
+        self.project: Project | None = None
+        self.series: SeriesInfo | None = None
+        self.scan: Scan | None = None
+        self.annotation: Annotation | None = None
+        self.matte: Matte | None = None
+        self.mask: NDArray[np.bool_] | None = None
+        self.slice_index = 0
+
+    @property
+    def ok(self) -> bool:
+        return len(self.steps) == len(STEPS) and all(step.status != "failed" for step in self.steps)
+
+    def play(self) -> None:
+        """Run every step; after a failure the rest is skipped with that reason."""
+        failed = ""
+        for name in STEPS:
+            step = _Step(name)
+            self.steps.append(step)
+            if failed:
+                step.reason = f"not reached, because {failed} failed"
+                continue
+            with _timed(step):
+                getattr(self, f"_{name}")(step)
+            if step.status == "failed":
+                failed = name
+            log.info("%s: %s in %.2f s %s", name, step.status, step.seconds, step.reason or "")
+
+    def close(self) -> None:
+        self.queue.close()
+        if self.project is not None:
+            self.project.close()
+
+    # -------------------------------------------------------------------------------------------------------- steps
+
+    def _import(self, step: _Step) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        for old in (self.project_path, self.out / "export"):
+            if old.exists():
+                shutil.rmtree(old)
+        self.project = Project.create(self.project_path, reader="demo")
+        where = str(self.project_path)
+        request: Request = SampleRequest(where)
+        if self.source is not None:
+            request = ImportRequest(where, (str(self.source),), self.modality)
+        result: ImportResult = self._ask(request)
+        if not result.series_ids:
+            message, hint = result.refused[0][1:] if result.refused else ("No images were found.", "Name other files.")
+            raise MedappError(message, hint)
+        series = [info for info in self.project.series() if info.series_id in result.series_ids]
+        self.series = max(series, key=lambda info: (self.source is None and info.modality == "CT", np.prod(info.shape)))
+        self.scan = self.project.scan(self.series.series_id)
+        self.slice_index = self.scan.shape[0] // 2
+        step.path = where
+        step.facts = {
+            "series": len(result.series_ids),
+            "refused": len(result.refused),
+            "modality": self.series.modality,
+            "shape": list(self.scan.shape),
+        }
+
+    def _restore(self, step: _Step) -> None:
+        series, scan = self._chosen()
+        if scan.is_colour:
+            raise _Skip("no restorer for colour images")
+        models = self._ask(ModelsRequest(str(self.project_path), series.series_id))
+        fitting = [model["id"] for model in models if model["fit"] == "green" and not model["id"].startswith("filter-")]
+        model = fitting[0] if fitting else FILTER
+        if not fitting:
+            reasons = [m["reason"] for m in models if not m["id"].startswith("filter-")]
+            step.reason = f"no network fits, non-local means instead: {reasons[0] if reasons else 'none is installed'}"
+        result = self._ask(RestoreRequest(str(self.project_path), series.series_id, model, self.slice_index))
+        step.path = str(self.project_path)
+        step.facts = {"model": model, "report": result.report}
+
+    def _propose(self, step: _Step) -> None:
+        series, scan = self._chosen()
+        window = starting_window(scan)
+        tree_path = self._ask(
+            RegionTreeRequest(
+                str(self.project_path), series.series_id, self.slice_index, 0, window.center, window.width
+            )
+        )
+        tree = RegionTree.from_bytes(Path(tree_path).read_bytes())
+        point, self.mask = _notable_region(tree)
+        step.facts = {"point_xy": list(point), "pixels": int(self.mask.sum()), "engine": "region tree"}
+
+    def _matte(self, step: _Step) -> None:
+        series, scan = self._chosen()
+        assert self.mask is not None and self.project is not None
+        cache = self.project_path / "cache"
+        cache.mkdir(exist_ok=True)
+        trimap = trimap_from_mask(self.mask, scan.in_plane_spacing_mm)
+        path = cache / "demo-trimap.npz"
+        np.savez(path, trimap=np.rint(trimap * 255).astype(np.uint8), keep=np.zeros(self.mask.shape, bool))
+        window = starting_window(scan)
+        result = self._ask(
+            RefineRequest(
+                str(self.project_path),
+                series.series_id,
+                self.slice_index,
+                0,
+                window.center,
+                window.width,
+                str(path),
+            )
+        )
+        alpha = np.load(result.path)
+        Path(result.path).unlink()
+        self.annotation = self.project.annotation(series.series_id)
+        self.matte = self.annotation.new_matte("Demo region", reader="demo", origin="region tree + closed form")
+        self._do(AddMatte(self.matte))
+        self.matte = self.annotation.matte(self.matte.matte_id)
+        patch = self.matte.make_patch("alpha", (self.slice_index, 0, 0), alpha[None])
+        if patch is None:
+            raise MedappError("The matte came out empty.", "Try another image.")
+        self._do(Stroke(self.matte.matte_id, (patch,), "Accept proposal"))
+        soft = int(((alpha > 0) & (alpha < 65535)).sum())
+        step.facts = {"soft_pixels": soft, "solve_seconds": round(result.seconds, 3)}
+
+    def _stroke(self, step: _Step) -> None:
+        _, scan = self._chosen()
+        assert self.matte is not None and self.mask is not None
+        ys, xs = np.nonzero(self.mask)
+        radius = max(3.0, min(12.0, np.sqrt(len(ys)) / 4))
+        builder = StrokeBuilder(
+            self.matte,
+            BrushSettings(radius_px=radius, hardness=0.4, flow=0.8),
+            self.slice_index,
+            0,
+            scan.in_plane_spacing_mm,
+        )
+        for t in np.linspace(0, 1, 8):
+            builder.add_point((float(xs.max()) - radius * t, float(ys.mean())))
+        patches = builder.finish()
+        if not patches:
+            raise MedappError("The stroke changed nothing.", "Try another image.")
+        self._do(Stroke(self.matte.matte_id, tuple(patches), "Brush stroke"))
+        step.facts = {"radius_px": round(float(radius), 1)}
+
+    def _save(self, step: _Step) -> None:
+        series, _ = self._chosen()
+        assert self.project is not None and self.annotation is not None
+        revision = self.project.save_revision(series.series_id, name="Demo", note="made by medapp demo")
+        step.path = str(self.project_path / "project.sqlite")
+        step.facts = {"revision": str(revision)}
+
+    def _reopen(self, step: _Step) -> None:
+        series, _ = self._chosen()
+        assert self.project is not None and self.annotation is not None
+        self.project.close()
+        self.project = Project.open(self.project_path, reader="demo")
+        again = self.project.annotation(series.series_id)
+        if not again.equals(self.annotation):
+            raise MedappError("The reopened project differs from what was saved.", "Please report this.")
+        self.scan = self.project.scan(series.series_id)
+        step.path = str(self.project_path)
+        step.facts = {"mattes": len(again)}
+
+    def _export(self, step: _Step) -> None:
+        series, _ = self._chosen()
+        assert self.project is not None
+        ids = [info.series_id for info in self.project.series() if series.series_id in (info.series_id, info.source_id)]
+        out = str(self.out / "export")
+        plan: ExportResult = self._ask(ExportRequest(str(self.project_path), tuple(ids), out, dry_run=True))
+        report: ExportResult = self._ask(ExportRequest(str(self.project_path), tuple(ids), out))
+        step.path = report.folder
+        step.facts = {
+            "planned_files": len(plan.files),
+            "files": len(report.files),
+            "largest_alpha_error": report.largest_alpha_error,
+            "notes": list(report.notes),
+        }
+
+    def _verify(self, step: _Step) -> None:
+        step.path = str(self.out / "export")
+        result = self._ask(VerifyRequest(step.path))
+        if not result["ok"]:
+            raise MedappError("The exported folder differs from its manifest.", "See medapp verify.")
+
+    def _window(self, step: _Step) -> None:
+        assert self.project is not None
+        self.project.close()
+        self.project = None
+        picture = self.out / "window.png"
+        picture.unlink(missing_ok=True)
+        environment = dict(os.environ)
+        if not (environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY")):
+            environment["QT_QPA_PLATFORM"] = "offscreen"
+        command = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "medapp"]
+        done = subprocess.run(
+            [*command, "--project", str(self.project_path), "--grab", str(picture)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode != 0 or not picture.is_file():
+            last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+            raise MedappError(f"The window did not open: {last[0]}", "Run make setup to install what Qt needs.")
+        step.path = str(picture)
+
+    # ------------------------------------------------------------------------------------------------------ helpers
+
+    def _chosen(self) -> tuple[SeriesInfo, Scan]:
+        assert self.series is not None and self.scan is not None
+        return self.series, self.scan
+
+    def _do(self, edit: Any) -> None:
+        series, _ = self._chosen()
+        assert self.project is not None and self.annotation is not None
+        edit.apply(self.annotation)
+        self.project.journal(series.series_id, edit)
+
+    def _ask(self, request: Request) -> Any:
+        outcome = self.queue.run(request)
+        if isinstance(outcome, Done):
+            return outcome.result
+        if isinstance(outcome, Refused):
+            raise MedappError(outcome.message, outcome.hint)
+        raise RuntimeError(outcome.report if isinstance(outcome, Crashed) else "stopped")
+
+
+@contextmanager
+def _timed(step: _Step) -> Iterator[None]:
+    since = time.perf_counter()
+    try:
+        yield
+        step.status = "done"
+    except _Skip as skip:
+        step.status, step.reason = "skipped", str(skip)
+    except MedappError as error:
+        step.status, step.reason = "failed", f"{error.message} {error.hint}".strip()
+    except Exception as error:
+        log.exception("the demo met a bug")
+        step.status, step.reason = "failed", f"{type(error).__name__}: {error}"
+    finally:
+        step.seconds = time.perf_counter() - since
+
+
+def _notable_region(tree: RegionTree) -> tuple[tuple[int, int], NDArray[np.bool_]]:
+    """A click that a person might make: of a grid of points, the one whose default region is large but not the scene."""
+    height, width = tree.shape
+    smallest: Callable[[int], int] = lambda size: max(1, size // 24)  # noqa: E731
+    best: tuple[float, tuple[int, int], NDArray[np.bool_]] | None = None
+    for y in range(height // 4, 3 * height // 4 + 1, smallest(height)):
+        for x in range(width // 4, 3 * width // 4 + 1, smallest(width)):
+            mask = tree.region_at((x, y))
+            share = float(mask.mean())
+            score = share if share < 0.06 else 0.06 / max(share, 1e-6) * 0.01
+            if best is None or score > best[0]:
+                best = (score, (x, y), mask)
+    assert best is not None  # the grid has at least one point
+    return best[1], best[2]
