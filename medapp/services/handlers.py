@@ -13,7 +13,7 @@ _SERVICES: dict[type[ask.Request], str] = {
     ask.ImportRequest: "import_files:import_files",
     ask.SampleRequest: "sample:add_sample",
     ask.ImportMasksRequest: "import_masks:import_masks",
-    ask.RegionTreeRequest: "propose:build_region_tree",
+    ask.RegionTreeRequest: "region_trees:build_tree",
     ask.PromptRequest: "propose:propose",
     ask.RefineRequest: "refine:refine",
     ask.ModelsRequest: "models:list_models",

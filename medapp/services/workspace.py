@@ -37,9 +37,7 @@ class Workspace:
 
     def cache_folder(self, project: str) -> Path:
         """Files that cross between window and workers and can be made again."""
-        folder = Path(project) / "cache"
-        folder.mkdir(exist_ok=True)
-        return folder
+        return self.project(project).cache_dir
 
     @property
     def library(self) -> ModelLibrary:
