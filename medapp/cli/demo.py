@@ -193,7 +193,8 @@ class _Demo:
 
     def _matte(self, step: _Step) -> None:
         series, scan = self._chosen()
-        assert self.mask is not None and self.project is not None
+        assert self.mask is not None
+        assert self.project is not None
         cache = self.project_path / "cache"
         cache.mkdir(exist_ok=True)
         trimap = trimap_from_mask(self.mask, scan.in_plane_spacing_mm)
@@ -226,7 +227,8 @@ class _Demo:
 
     def _stroke(self, step: _Step) -> None:
         _, scan = self._chosen()
-        assert self.matte is not None and self.mask is not None
+        assert self.matte is not None
+        assert self.mask is not None
         ys, xs = np.nonzero(self.mask)
         radius = max(3.0, min(12.0, np.sqrt(len(ys)) / 4))
         builder = StrokeBuilder(
@@ -234,7 +236,7 @@ class _Demo:
             BrushSettings(radius_px=radius, hardness=0.4, flow=0.8),
             self.slice_index,
             0,
-            scan.in_plane_spacing_mm,
+            scan.spacing_mm,
         )
         for t in np.linspace(0, 1, 8):
             builder.add_point((float(xs.max()) - radius * t, float(ys.mean())))
@@ -246,14 +248,16 @@ class _Demo:
 
     def _save(self, step: _Step) -> None:
         series, _ = self._chosen()
-        assert self.project is not None and self.annotation is not None
+        assert self.project is not None
+        assert self.annotation is not None
         revision = self.project.save_revision(series.series_id, name="Demo", note="made by medapp demo")
         step.path = str(self.project_path / "project.sqlite")
         step.facts = {"revision": str(revision)}
 
     def _reopen(self, step: _Step) -> None:
         series, _ = self._chosen()
-        assert self.project is not None and self.annotation is not None
+        assert self.project is not None
+        assert self.annotation is not None
         self.project.close()
         self.project = Project.open(self.project_path, reader="demo")
         again = self.project.annotation(series.series_id)
@@ -310,12 +314,14 @@ class _Demo:
     # ------------------------------------------------------------------------------------------------------ helpers
 
     def _chosen(self) -> tuple[SeriesInfo, Scan]:
-        assert self.series is not None and self.scan is not None
+        assert self.series is not None
+        assert self.scan is not None
         return self.series, self.scan
 
     def _do(self, edit: Any) -> None:
         series, _ = self._chosen()
-        assert self.project is not None and self.annotation is not None
+        assert self.project is not None
+        assert self.annotation is not None
         edit.apply(self.annotation)
         self.project.journal(series.series_id, edit)
 
@@ -346,7 +352,7 @@ def _timed(step: _Step) -> Iterator[None]:
 
 
 def _notable_region(tree: RegionTree) -> tuple[tuple[int, int], NDArray[np.bool_]]:
-    """A click that a person might make: of a grid of points, the one whose default region is large but not the scene."""
+    """A click that a person might make: of a grid of points, the one whose default region is large, not the scene."""
     height, width = tree.shape
     smallest: Callable[[int], int] = lambda size: max(1, size // 24)  # noqa: E731
     best: tuple[float, tuple[int, int], NDArray[np.bool_]] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from uuid import uuid4
 
 from medapp.progress import Progress
@@ -31,5 +30,5 @@ def build_tree(request: RegionTreeRequest, workspace: Workspace, progress: Progr
         tree = build_region_tree(values, Window(request.window_center, request.window_width), progress)
         beside = path.with_suffix(f".{uuid4().hex}.tmp")
         beside.write_bytes(tree.to_bytes())
-        os.replace(beside, path)
+        beside.replace(path)
     return str(path)
