@@ -392,6 +392,16 @@ class Project:
         """Take a series out of the trash."""
         self.set_series(series_id, is_trashed=False)
 
+    @property
+    def project_id(self) -> str:
+        """Tells this project from others; no identifier of a patient."""
+        return hashlib.sha256(b"project\0" + self.secret()).hexdigest()[:16]
+
+    def secret(self) -> bytes:
+        """The project's key for aliases, mapped UIDs and date shifts; never exported."""
+        with self._database.read() as connection:
+            return (_meta(connection, "salt") or "").encode()
+
     def patient_group(self, patient_id: str) -> str:
         """A name for a patient that tells nothing about the id; the same for the same id within the project."""
         if not patient_id.strip():
