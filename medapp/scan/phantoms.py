@@ -197,9 +197,11 @@ def pet_torso(
     c.paint(suv, (-6, -34, -52), (12, 12, 12), 6.0)  # liver lesion
     rng = np.random.default_rng(seed)
     transfer = _gaussian_transfer(shape, spacing_mm, fwhm_mm=7.0)
-    suv = np.fft.irfftn(np.fft.rfftn(suv) * transfer, s=shape).astype(np.float32)
+    suv = np.fft.irfftn(np.fft.rfftn(suv) * transfer, s=shape, axes=(0, 1, 2)).astype(np.float32)
     noise = rng.standard_normal(shape, dtype=np.float32) * np.sqrt(np.maximum(suv, 0) + 0.05)
-    noise = np.fft.irfftn(np.fft.rfftn(noise) * _gaussian_transfer(shape, spacing_mm, fwhm_mm=5.0), s=shape)
+    noise = np.fft.irfftn(
+        np.fft.rfftn(noise) * _gaussian_transfer(shape, spacing_mm, fwhm_mm=5.0), s=shape, axes=(0, 1, 2)
+    )
     values = np.maximum(suv + 0.5 * noise, 0).astype(np.float32)
     return Phantom(values * 3619.0, spacing_mm, "PT", "Phantom PET torso (not a patient)")
 
