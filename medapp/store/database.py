@@ -122,6 +122,20 @@ class Database:
                 yield connection
 
     @contextmanager
+    def write_without_foreign_keys(self) -> Iterator[Connection]:
+        """The same for migrations: the switch only works before a transaction begins."""
+        with self._translated(), self.engine.connect() as connection:
+            handle = connection.connection.driver_connection
+            assert handle is not None
+            handle.execute("PRAGMA foreign_keys=OFF")
+            try:
+                connection = connection.execution_options(medapp_writes=True)
+                with connection.begin():
+                    yield connection
+            finally:
+                handle.execute("PRAGMA foreign_keys=ON")
+
+    @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent view of the file."""
         with self._translated(), self.engine.connect() as connection, connection.begin():

@@ -14,7 +14,8 @@ from typing import Any
 from medapp.annotation.edits import Edit
 from medapp.annotation.history import Kind
 from medapp.errors import MedappError, ProjectError
-from medapp.store.project import JournalEntry, Project
+from medapp.store.keeping import JournalEntry
+from medapp.store.project import Project
 
 log = logging.getLogger(__name__)
 

@@ -79,6 +79,7 @@ def open_database(path: Path, mode: Literal["write", "read", "worker"]) -> tuple
             problems = database.problems()
             if problems:
                 raise ProjectDamagedError("The project's database is damaged.", "")
+            _bring_up_to_date(database, path)
     except ProjectDamagedError:
         database.close()
         if mode != "write":
@@ -115,6 +116,15 @@ def _check_kind(database: Database) -> None:
         )
 
 
+def _bring_up_to_date(database: Database, path: Path) -> None:
+    if int(database.pragma("user_version")) == tables.SCHEMA_VERSION:
+        return
+    from medapp.store.upgrading import upgrade  # brings alembic, which opening does not need
+
+    back_up(database, path, must_work=True)
+    upgrade(database)
+
+
 def _has_wal(path: Path) -> bool:
     wal = path / f"{DATABASE}-wal"
     return wal.exists() and wal.stat().st_size > 0
@@ -131,8 +141,12 @@ def backups(path: Path) -> list[Path]:
     return sorted((p for p in folder.iterdir() if _BACKUP.match(p.name)), reverse=True)
 
 
-def back_up(database: Database, path: Path) -> None:
-    """Keep a copy of a sound database; the three newest stay. Failing to is logged, not fatal."""
+def back_up(database: Database, path: Path, must_work: bool = False) -> None:
+    """Keep a copy of a sound database; the three newest stay. Failing to is logged, and fatal only when it must work.
+
+    Raises:
+        SaveFailedError: It must work and does not.
+    """
     try:
         folder = path / BACKUPS
         folder.mkdir(exist_ok=True)
@@ -142,6 +156,8 @@ def back_up(database: Database, path: Path) -> None:
         for old in backups(path)[_KEEP:]:
             old.unlink(missing_ok=True)
     except (OSError, MedappError) as error:
+        if must_work:
+            raise explained(error) if isinstance(error, OSError) else error from error
         log.warning("no backup was made: %s", type(error).__name__)
 
 

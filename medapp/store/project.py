@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,25 +14,25 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from medapp.annotation.annotation import Annotation
-from medapp.annotation.edits import ChangeSeries, Compound, Edit
+from medapp.annotation.edits import Edit
 from medapp.annotation.history import History, Kind
 from medapp.errors import ProjectError, SaveFailedError
 from medapp.scan.scan import Scan, SourceInfo
-from medapp.store import codec, opening, revisions, tables
+from medapp.store import codec, keeping, opening, revisions, tables
 from medapp.store.checking import find_problems
 from medapp.store.database import Database, explained
+from medapp.store.keeping import JournalEntry
 from medapp.store.lock import WriterLock
 from medapp.store.revisions import Revision
-from medapp.store.series import STATES, SeriesInfo, SeriesKind, info_from, now, scan_columns
+from medapp.store.series import SeriesInfo, SeriesKind, change_series, info_from, now, scan_columns, series_query
 from medapp.store.voxels import VoxelWriter, open_voxels, sweep
 
 log = logging.getLogger(__name__)
 
 Mode = Literal["write", "read", "worker"]
-_BATCH_BYTES = 2 * 2**20  # keeps a transaction well under 50 ms
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,6 @@ class Recovered:
 
     count: int
     at: str
-
-
-@dataclass(frozen=True, eq=False)
-class JournalEntry:
-    """One edit on its way to the disk."""
-
-    series_id: str
-    edit: Edit
-    kind: Kind = "do"
 
 
 class Project:
@@ -71,6 +63,7 @@ class Project:
         self.warnings: tuple[str, ...] = ()
         self._database, self._lock = database, lock
         self._voxels = path / "voxels"
+        self._backup: threading.Thread | None = None
         self._is_closed = False
 
     # --------------------------------------------------------------------------------------------- opening, closing
@@ -155,23 +148,18 @@ class Project:
     def _begin_session(self) -> None:
         with self._database.read() as connection:
             clean = int(_meta(connection, "clean_seq") or 0)
-            saved = select(func.max(tables.revisions.c.journal_seq)).where(
-                tables.revisions.c.series_id == tables.journal.c.series_id
-            )
-            rows = connection.execute(
-                select(tables.journal.c.created_at)
-                .where(tables.journal.c.seq > clean)
-                .where(tables.journal.c.seq > func.coalesce(saved.scalar_subquery(), 0))
-                .order_by(tables.journal.c.seq)
-            ).all()
+            rows = connection.execute(keeping.unsaved(clean)).all()
             was_open = _meta(connection, "is_open") == "1"
         if was_open and rows:
-            self.recovered = Recovered(len(rows), rows[-1][0])
+            self.recovered = Recovered(len(rows), rows[-1].created_at)
         with self._database.write() as connection:
             _set_meta(connection, "is_open", "1")
         if was_open:
             sweep(self._voxels)
-            opening.back_up(self._database, self.path)
+            self._backup = threading.Thread(
+                target=opening.back_up, args=(self._database, self.path), name="backup", daemon=True
+            )
+            self._backup.start()
 
     def close(self) -> None:
         """Save what was painted as revisions, mark the project as cleanly closed, keep a backup."""
@@ -180,12 +168,14 @@ class Project:
         self._is_closed = True
         try:
             if self.mode == "write":
-                for series_id in self._unsaved_series():
+                if self._backup is not None:
+                    self._backup.join()
+                for series_id in self.unsaved_series():
                     self.save_revision(series_id)
                 with self._database.write() as connection:
                     _set_meta(connection, "clean_seq", str(revisions.last_seq(connection)))
                     _set_meta(connection, "is_open", "0")
-                self._prune_journal()
+                keeping.prune_journal(self._database)
                 opening.back_up(self._database, self.path)
         finally:
             self._database.close()
@@ -196,7 +186,7 @@ class Project:
 
     def series(self, include_trashed: bool = False) -> tuple[SeriesInfo, ...]:
         """Every series in the order it came in."""
-        query = _series_query().order_by(tables.series.c.number)
+        query = series_query().order_by(tables.series.c.number)
         if not include_trashed:
             query = query.where(tables.series.c.trashed_at.is_(None))
         with self._database.read() as connection:
@@ -209,7 +199,7 @@ class Project:
             ProjectError: There is no such series.
         """
         with self._database.read() as connection:
-            row = connection.execute(_series_query().where(tables.series.c.series_id == series_id)).mappings().first()
+            row = connection.execute(series_query().where(tables.series.c.series_id == series_id)).mappings().first()
         if row is None:
             raise ProjectError("The project has no such series.", "It may have been removed; open the project again.")
         return info_from(row)
@@ -375,7 +365,7 @@ class Project:
         """Change ``state``, ``included``, ``group``, ``title``, ``problems`` or ``is_trashed`` of a series."""
         self._must_write()
         with self._database.write() as connection:
-            _change_series(connection, series_id, changes)
+            change_series(connection, series_id, changes)
 
     def set_thumbnail(self, series_id: str, thumbnail: bytes | NDArray[np.uint8]) -> None:
         """Give a series another thumbnail."""
@@ -453,30 +443,10 @@ class Project:
     def annotation(self, series_id: str) -> Annotation:
         """The mattes of a series as they were left: the newest revision and every edit journalled since."""
         with self._database.read() as connection:
-            return self._annotation(connection, series_id)[0]
-
-    def _annotation(self, connection: Connection, series_id: str) -> tuple[Annotation, int]:
-        row = revisions.newest(connection, series_id)
-        if row is not None:
-            annotation, seq = revisions.annotation_from(connection, row), int(row["journal_seq"])
-        else:
-            shape = connection.execute(
-                select(tables.series.c.shape).where(tables.series.c.series_id == series_id)
-            ).scalar_one_or_none()
-            if shape is None:
-                raise ProjectError("The project has no such series.", "Open the project again.")
-            z, y, x = json.loads(shape)[:3]
-            annotation, seq = Annotation(series_id, (z, y, x)), 0
-        journal = tables.journal
-        rows = connection.execute(
-            select(journal.c.seq, journal.c.edit)
-            .where(journal.c.series_id == series_id, journal.c.seq > seq)
-            .order_by(journal.c.seq)
-        )
-        for number, edit in rows:
-            codec.decode_edit(edit).apply(annotation)
-            seq = number
-        return annotation, seq
+            annotation, _, is_whole = keeping.load(connection, series_id)
+        if not is_whole:
+            self._warn("Part of a saved annotation is damaged; the newest sound state was opened.")
+        return annotation
 
     def journal(self, series_id: str, edit: Edit, kind: Kind = "do") -> int:
         """Make one edit durable; returns its number. The window goes through ``JournalWriter`` instead.
@@ -498,40 +468,37 @@ class Project:
         numbers = []
         with self._database.write() as connection:
             for entry, data in zip(entries, encoded, strict=True):
-                result = connection.execute(
-                    insert(tables.journal).values(
-                        series_id=entry.series_id,
-                        kind=entry.kind,
-                        text=entry.edit.text,
-                        reader=self.reader,
-                        edit=data,
-                        created_at=now(),
-                    )
-                )
-                numbers.append(int(result.inserted_primary_key[0]))  # type: ignore[index]
-                for change in _series_changes(entry.edit):
-                    _change_series(connection, entry.series_id, change.after)
+                numbers.append(keeping.append(connection, entry, data, self.reader))
             if view_state is not None:
                 _set_meta(connection, "view_state", json.dumps(view_state))
         return tuple(numbers)
 
-    def save_revision(self, series_id: str, name: str | None = None, note: str = "", origin: str = "person") -> int:
+    def save_revision(
+        self,
+        series_id: str,
+        name: str | None = None,
+        note: str = "",
+        origin: str = "person",
+        thumbnail: bytes | NDArray[np.uint8] | None = None,
+    ) -> int:
         """Keep the state of a series as a revision; returns its number. Earlier revisions stay as they are.
+
+        What is saved is what was journalled: a window calls it through ``JournalWriter.call``.
 
         Args:
             name: For a named version (Ctrl+S).
+            origin: ``person``, or model + version + weights hash.
         """
         self._must_write()
         with self._database.read() as connection:
-            annotation, seq = self._annotation(connection, series_id)
+            annotation, seq, _ = keeping.load(connection, series_id)
             known = set(connection.execute(select(tables.blobs.c.sha256)).scalars())
         content = revisions.content_of(annotation, known.__contains__)
-        for batch in _batches(content.planes.items()):
-            with self._database.write() as connection:
-                for sha256, data in batch:
-                    connection.execute(insert(tables.blobs).prefix_with("OR IGNORE").values(sha256=sha256, data=data))
+        keeping.store_planes(self._database, content.planes.items())
         with self._database.write() as connection:
-            return revisions.insert_revision(connection, series_id, content, seq, self.reader, origin, name, note)
+            return revisions.insert_revision(
+                connection, series_id, content, seq, self.reader, origin, name, note, _png(thumbnail)
+            )
 
     def revisions(self, series_id: str) -> tuple[Revision, ...]:
         """Every saved state of a series, oldest first."""
@@ -565,36 +532,10 @@ class Project:
             )
         return history
 
-    def _unsaved_series(self) -> list[str]:
-        """Series with edits that no revision holds yet."""
-        saved = select(func.max(tables.revisions.c.journal_seq)).where(
-            tables.revisions.c.series_id == tables.journal.c.series_id
-        )
-        query = (
-            select(tables.journal.c.series_id)
-            .where(tables.journal.c.seq > func.coalesce(saved.scalar_subquery(), 0))
-            .distinct()
-        )
+    def unsaved_series(self) -> tuple[str, ...]:
+        """Series with journalled edits that no revision holds yet."""
         with self._database.read() as connection:
-            return list(connection.execute(query).scalars())
-
-    def _prune_journal(self, keep_steps: int = 1000, keep_bytes: int = 512 * 2**20) -> None:
-        """Drop edits that every revision holds and that undo no longer needs, a few at a time."""
-        journal = tables.journal
-        with self._database.read() as connection:
-            rows = connection.execute(
-                select(journal.c.seq, func.length(journal.c.edit)).order_by(journal.c.seq.desc())
-            ).all()
-        total, last_kept = 0, 0
-        for place, (seq, size) in enumerate(rows):
-            total += size
-            if place >= keep_steps and total > keep_bytes:
-                last_kept = seq
-                break
-        surplus = sorted(seq for seq, _ in rows if seq <= last_kept)
-        for start in range(0, len(surplus), 200):
-            with self._database.write() as connection:
-                connection.execute(delete(journal).where(journal.c.seq.in_(surplus[start : start + 200])))
+            return tuple(dict.fromkeys(row[0] for row in connection.execute(keeping.unsaved())))
 
     # ------------------------------------------------------------------------------------- what the window remembers
 
@@ -650,57 +591,13 @@ class Project:
                 database.close()
         return path
 
+    def _warn(self, line: str) -> None:
+        if line not in self.warnings:
+            self.warnings = (*self.warnings, line)
+
     def _must_write(self) -> None:
         if self.mode == "read":
             raise SaveFailedError("Not saved: the project is open read-only.", "Save a copy elsewhere.")
-
-
-def _series_query() -> Any:
-    return select(tables.series, tables.series_parts.c.thumbnail).outerjoin(
-        tables.series_parts, tables.series_parts.c.series_id == tables.series.c.series_id
-    )
-
-
-def _change_series(connection: Connection, series_id: str, changes: dict[str, Any]) -> None:
-    columns: dict[str, Any] = {}
-    for name, value in changes.items():
-        if name == "state":
-            if value not in STATES:
-                raise ValueError(f"unknown state {value}")
-            columns["state"] = value
-        elif name == "included":
-            columns["included"] = bool(value)
-        elif name == "group":
-            columns["group_name"] = str(value)
-        elif name == "title":
-            columns["title"] = str(value)
-        elif name == "problems":
-            columns["problems"] = json.dumps(list(value), ensure_ascii=False)
-        elif name == "is_trashed":
-            columns["trashed_at"] = now() if value else None
-        else:
-            raise ValueError(f"a series has no {name} that could be changed")
-    if columns:
-        connection.execute(update(tables.series).where(tables.series.c.series_id == series_id).values(**columns))
-
-
-def _series_changes(edit: Edit) -> list[ChangeSeries]:
-    if isinstance(edit, ChangeSeries):
-        return [edit]
-    return [change for part in edit.edits for change in _series_changes(part)] if isinstance(edit, Compound) else []
-
-
-def _batches(items: Iterable[tuple[str, bytes]]) -> Iterable[list[tuple[str, bytes]]]:
-    batch: list[tuple[str, bytes]] = []
-    size = 0
-    for item in items:
-        batch.append(item)
-        size += len(item[1])
-        if size > _BATCH_BYTES or len(batch) >= 100:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _png(thumbnail: bytes | NDArray[np.uint8] | None) -> bytes | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import zstandard
 from sqlalchemy import Connection, RowMapping, func, insert, select
@@ -20,8 +20,6 @@ from medapp.store.series import now
 CONTENT_VERSION = 1
 _LIMIT = 256 * 2**20
 
-Events = list[tuple[Literal["do", "undo", "redo"], str, bytes]]
-
 
 @dataclass(frozen=True)
 class Revision:
@@ -34,6 +32,7 @@ class Revision:
         origin: ``person``, or model + version + weights hash.
         name: Given with Ctrl+S; None for a state saved along the way.
         created: ISO time with zone; only shown.
+        thumbnail: PNG of a named version, or None.
     """
 
     revision_id: int
@@ -45,6 +44,7 @@ class Revision:
     note: str
     created: str
     content_sha256: str
+    thumbnail: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,12 @@ def annotation_from(connection: Connection, row: RowMapping) -> Annotation:
     return annotation
 
 
-def newest(connection: Connection, series_id: str) -> RowMapping | None:
-    """The newest revision row of a series, by its number."""
-    query = (
-        select(tables.revisions)
-        .where(tables.revisions.c.series_id == series_id)
-        .order_by(tables.revisions.c.revision_id.desc())
-        .limit(1)
-    )
+def newest(connection: Connection, series_id: str, before: int | None = None) -> RowMapping | None:
+    """The newest revision row of a series, by its number; with ``before``, the newest one below that number."""
+    query = select(tables.revisions).where(tables.revisions.c.series_id == series_id)
+    if before is not None:
+        query = query.where(tables.revisions.c.revision_id < before)
+    query = query.order_by(tables.revisions.c.revision_id.desc()).limit(1)
     return connection.execute(query).mappings().one_or_none()
 
 
@@ -141,6 +139,7 @@ def insert_revision(
     origin: str,
     name: str | None,
     note: str,
+    thumbnail: bytes | None = None,
 ) -> int:
     """Add a revision on top of the newest one; its planes must be stored already."""
     parent = newest(connection, series_id)
@@ -156,6 +155,7 @@ def insert_revision(
         "content": zstandard.ZstdCompressor(level=3).compress(content.manifest),
         "content_sha256": content.sha256,
         "parent_sha256": row_sha256(parent) if parent is not None else None,
+        "thumbnail": thumbnail,
     }
     result = connection.execute(insert(tables.revisions).values(**values))
     return int(result.inserted_primary_key[0])  # type: ignore[index]
@@ -194,6 +194,7 @@ def revision_from(row: RowMapping) -> Revision:
         row["note"],
         row["created_at"],
         row["content_sha256"],
+        row["thumbnail"],
     )
 
 

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
-from sqlalchemy import RowMapping
+from sqlalchemy import Connection, RowMapping, select, update
 
 from medapp.scan.geometry import Geometry
 from medapp.scan.scan import Scan, Window
+from medapp.store import tables
 
 SeriesKind = Literal["original", "restored", "filtered", "synthetic"]
 STATES = ("new", "in work", "done", "flagged", "reviewed")
@@ -145,3 +146,39 @@ def scan_columns(scan: Scan) -> dict[str, Any]:
 def now() -> str:
     """The time as text with its zone; only ever shown."""
     return datetime.now(UTC).astimezone().isoformat(timespec="milliseconds")
+
+
+def series_query() -> Any:
+    """Rows for ``info_from``."""
+    return select(tables.series, tables.series_parts.c.thumbnail).outerjoin(
+        tables.series_parts, tables.series_parts.c.series_id == tables.series.c.series_id
+    )
+
+
+def change_series(connection: Connection, series_id: str, changes: dict[str, Any]) -> None:
+    """Change fields of a series.
+
+    Raises:
+        ValueError: There is no such field, or no such state.
+    """
+    columns: dict[str, Any] = {}
+    for name, value in changes.items():
+        match name:
+            case "state":
+                if value not in STATES:
+                    raise ValueError(f"unknown state {value}")
+                columns["state"] = value
+            case "included":
+                columns["included"] = bool(value)
+            case "group":
+                columns["group_name"] = str(value)
+            case "title":
+                columns["title"] = str(value)
+            case "problems":
+                columns["problems"] = json.dumps(list(value), ensure_ascii=False)
+            case "is_trashed":
+                columns["trashed_at"] = now() if value else None
+            case _:
+                raise ValueError(f"a series has no {name} that could be changed")
+    if columns:
+        connection.execute(update(tables.series).where(tables.series.c.series_id == series_id).values(**columns))

@@ -17,9 +17,9 @@ from sqlalchemy import (
 )
 
 APPLICATION_ID = 0x6D656461  # "meda"
-SCHEMA_VERSION = 1
-HEAD_REVISION = "0001"
-REVISIONS = ("0001",)  # every alembic revision that this medapp knows, oldest first
+SCHEMA_VERSION = 2
+HEAD_REVISION = "0002"
+REVISIONS = ("0001", "0002")  # every alembic revision that this medapp knows, oldest first
 
 metadata = MetaData(
     naming_convention={
@@ -124,6 +124,7 @@ revisions = Table(
     Column("content", LargeBinary, nullable=False),
     Column("content_sha256", String, nullable=False),
     Column("parent_sha256", String),
+    Column("thumbnail", LargeBinary),
     Index("ix_revisions_series_id_revision_id", "series_id", "revision_id"),
     sqlite_autoincrement=True,
 )
