@@ -12,7 +12,7 @@ import pydicom
 
 from medapp.benchmarks.timing import row, times_ms
 from medapp.jobs.queue import JobQueue
-from medapp.progress import Progress, ProgressEvent
+from medapp.progress import ProgressEvent
 from medapp.requests import Done, ImportRequest
 from medapp.scan.phantom_files import write_series
 from medapp.scan.phantoms import Phantom
@@ -31,7 +31,7 @@ def run() -> list[dict[str, Any]]:
         write_series(folder, Phantom(values, (1.0, 0.7, 0.7), "CT", "bench"), "BENCH")
 
         peer = times_ms(lambda: _plain_pydicom(folder), 5)
-        ours = times_ms(lambda: read_all(folder, progress=Progress()), 5)
+        ours = times_ms(lambda: read_all(folder), 5)
         rows = [row("300-slice CT, files to volume", ours, "pydicom dcmread + sort + stack", peer)]
 
         first, whole = [], []

@@ -45,7 +45,8 @@ from medapp.requests import (
 )
 from medapp.scan.intensity import starting_window
 from medapp.scan.scan import Scan
-from medapp.store.project import Project, SeriesInfo
+from medapp.store.project import Project
+from medapp.store.series import SeriesInfo
 
 log = logging.getLogger(__name__)
 
