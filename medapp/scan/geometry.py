@@ -75,7 +75,7 @@ class Geometry:
 
     @cached_property
     def _inverse(self) -> NDArray[np.float64]:
-        return np.linalg.inv(self.affine_zyx)
+        return np.asarray(np.linalg.inv(self.affine_zyx), dtype=np.float64)
 
     def to_mm(self, index_zyx: NDArray[np.float64]) -> NDArray[np.float64]:
         """``(..., 3)`` voxel indices to RAS+ millimetres."""
@@ -88,7 +88,7 @@ class Geometry:
         return point @ self._inverse[:3, :3].T + self._inverse[:3, 3]
 
     def letters(self, axis: int) -> tuple[str, str]:
-        """Patient letters at the low and the high end of an index axis (0 = z, 1 = y, 2 = x), such as ``("R", "L")``."""
+        """Patient letters at the low and the high end of an index axis (0 = z, 1 = y, 2 = x): ``("R", "L")``."""
         step = self.affine_zyx[:3, axis]
         patient_axis = int(np.argmax(np.abs(step)))
         negative, positive = _LETTERS[patient_axis]

@@ -63,7 +63,9 @@ class Scan:
         modality: DICOM code such as ``CT``, ``MR`` or ``PT``; None when the file does not say.
         unit: ``HU``, ``SUV``, the file's PET units such as ``BQML``, or ``arbitrary``.
         kind: ``scan`` = a regular volume; ``stack`` = slices in order without 3-D measures; ``image`` = one 2-D image.
-        pixel_spacing_mm: ``(y, x)`` of a stack or image whose in-plane spacing is known; None otherwise or with geometry.
+        index_spacing_mm: ``(z, y, x)`` of a regular volume whose place in the patient is not known (a NIfTI file
+            without an affine): lengths can be measured, left and right cannot be told. None otherwise.
+        pixel_spacing_mm: ``(y, x)`` of a stack or image whose in-plane spacing is known; None with geometry.
         notes: Whatever was repaired, split, dropped or assumed, one plain sentence each.
         windows: Display windows from the file.
         is_inverted: Display inverted (MONOCHROME1, PS3.3 C.7.6.3.1.2).
@@ -88,6 +90,7 @@ class Scan:
     alpha: NDArray[np.uint16] | None = None
     series_key: str = ""
     source: SourceInfo = field(default_factory=SourceInfo)
+    index_spacing_mm: tuple[float, float, float] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,7 +105,7 @@ class Scan:
     @property
     def spacing_mm(self) -> tuple[float, float, float] | None:
         """``(z, y, x)`` in millimetres, or None where it is not known in all three directions."""
-        return self.geometry.spacing_mm if self.geometry is not None else None
+        return self.geometry.spacing_mm if self.geometry is not None else self.index_spacing_mm
 
     @property
     def in_plane_spacing_mm(self) -> tuple[float, float] | None:
