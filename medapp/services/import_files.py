@@ -12,7 +12,7 @@ from medapp.progress import Progress
 from medapp.requests import FoundSeries, ImportRequest, ImportResult
 from medapp.scan.intensity import PRESETS
 from medapp.scan.lazy import FoundScan, LazyScan, Refused, Skipped
-from medapp.scan.reading import read_path
+from medapp.scan.reading import read_paths
 from medapp.scan.thumbnail import thumbnail_png
 from medapp.services.workspace import Workspace
 
@@ -47,22 +47,21 @@ def import_paths(
     skipped: list[tuple[str, str]] = []
     known = {series.series_key: series.series_id for series in project.series()}
     progress.start(0, "slices")
-    for path in paths:
-        for finding in read_path(path, progress, refused_before or {}, modality):
-            if isinstance(finding, Refused):
-                refused.append((finding.path, finding.message, finding.hint))
-            elif isinstance(finding, Skipped):
-                skipped.append((finding.path, finding.message))
-            elif finding.scan.series_key in known:
-                there.append(known[finding.scan.series_key])
+    for finding in read_paths(list(paths), progress, refused_before or {}, modality):
+        if isinstance(finding, Refused):
+            refused.append((finding.path, finding.message, finding.hint))
+        elif isinstance(finding, Skipped):
+            skipped.append((finding.path, finding.message))
+        elif finding.scan.series_key in known:
+            there.append(known[finding.scan.series_key])
+        else:
+            try:
+                series_id = _add(project, finding, progress)
+            except MedappError as error:
+                refused.append((str(finding.scan.source.path), error.message, error.hint))
             else:
-                try:
-                    series_id = _add(project, finding, progress)
-                except MedappError as error:
-                    refused.append((str(finding.scan.source.path), error.message, error.hint))
-                else:
-                    added.append(series_id)
-                    known[finding.scan.series_key] = series_id
+                added.append(series_id)
+                known[finding.scan.series_key] = series_id
     return ImportResult(tuple(added), tuple(refused), tuple(skipped), tuple(dict.fromkeys(there)))
 
 
