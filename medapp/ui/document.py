@@ -10,7 +10,17 @@ from PySide6.QtCore import QObject, Signal
 
 from medapp.annotation.annotation import Annotation
 from medapp.annotation.brush import BrushSettings
-from medapp.annotation.edits import AddMatte, ChangeMarks, ChangeMatte, Compound, Edit, MoveMatte, RemoveMatte, Stroke
+from medapp.annotation.edits import (
+    AddMatte,
+    ChangeMarks,
+    ChangeMatte,
+    ChangeSeries,
+    Compound,
+    Edit,
+    MoveMatte,
+    RemoveMatte,
+    Stroke,
+)
 from medapp.annotation.history import History
 from medapp.annotation.matte import Matte, MatteProps
 from medapp.scan.scan import Scan, Window
@@ -47,6 +57,9 @@ class Document(QObject):
         tool: A name of ``canvas.tools.TOOL_NAMES``.
         prompt_kind: What the prompt tool draws.
         is_exact_edge: Accept a region with its hard edge instead of refining it.
+        is_proposing: A prompt waits for its answer.
+        active_axis: The plane that was last clicked or has the focus.
+        preview: An edit that is shown but not made yet.
     """
 
     project_changed = Signal()
@@ -74,6 +87,7 @@ class Document(QObject):
     prompt_added = Signal()
     accept_requested = Signal(str)
     refine_requested = Signal()
+    preview_changed = Signal()
 
     def __init__(self, settings: Settings | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -98,6 +112,9 @@ class Document(QObject):
         self.compare_mode = "single"
         self.divider = 0.5
         self.is_compare_linked = True
+        self.active_axis = 0
+        self._trashed: dict[str, SeriesInfo] = {}
+        self.preview: Edit | None = None
         self._forget_series()
 
     def _forget_series(self) -> None:
@@ -119,11 +136,13 @@ class Document(QObject):
         self.prompts: list[Prompt] = []
         self.candidates: list[Candidate] = []
         self.candidate_index = 0
+        self.is_proposing = False
 
     # ------------------------------------------------------------------------------------------------------- project
 
     def set_project(self, project: Project | None, *, is_read_only: bool = False) -> None:
         """Show another project; None goes back to the start page."""
+        self.end_preview(accept=False)
         self._forget_series()
         self.project = project
         self.is_read_only = is_read_only
@@ -134,6 +153,14 @@ class Document(QObject):
         self.annotation_changed.emit()
         self.active_matte_changed.emit()
         self.history_changed.emit()
+
+    def show_nothing(self) -> None:
+        """Take the series off the screen; the project stays."""
+        self.end_preview(accept=False)
+        self._forget_series()
+        self.compare_mode = "single"
+        self.series_opened.emit("")
+        self._announce_series()
 
     def reload_series_list(self) -> None:
         """Read the list of series again after a worker added to it."""
@@ -177,6 +204,7 @@ class Document(QObject):
         Args:
             view: What was kept of it when it was last on screen: position, window, inversion, active matte.
         """
+        self.end_preview(accept=False)
         same_grid = self.scan is not None and self.original is not None and self.annotation is not None
         same_grid = same_grid and self.annotation.series_id == annotation.series_id and self.scan.shape == scan.shape
         position, kept_window = self.position_zyx, self.window
@@ -215,6 +243,7 @@ class Document(QObject):
 
     def show_arriving(self, scan: Scan, path: str, first_slice: int, window: Window) -> None:
         """Put a series on screen whose slices are still being read."""
+        self.end_preview(accept=False)
         self._forget_series()
         self.scan = self.original = scan
         self.arriving_path, self.arrived_slices = path, set()
@@ -447,6 +476,7 @@ class Document(QObject):
         if self.is_read_only:
             self.message_requested.emit("This project is open for reading only; nothing was changed.")
             return False
+        self.end_preview(accept=True)
         edit = self._with_marks(edit, mark) if mark is not None else edit
         edit.apply(self.annotation)
         self.history.push(self.annotation.series_id, edit)
@@ -466,6 +496,9 @@ class Document(QObject):
 
     def undo(self) -> None:
         """Take the last step back; goes to its slice and layer first and flashes it."""
+        if self.preview is not None:
+            self.end_preview(accept=False)
+            return
         self._turn("undo")
 
     def redo(self) -> None:
@@ -477,6 +510,14 @@ class Document(QObject):
         if step is None or self.is_read_only:
             return
         series_id, edit = step
+        changes = [part for part in parts_of(edit) if isinstance(part, ChangeSeries)]
+        if changes:
+            self.history.undo() if kind == "undo" else self.history.redo()
+            for change in changes:
+                self._change_info(series_id, change.after)
+            self.edit_made.emit(kind, series_id, edit)
+            self.history_changed.emit()
+            return
         if self.annotation is None or self.annotation.series_id != series_id:
             self.open_requested.emit(series_id)
             self.message_requested.emit(f"{edit.text} was made on this series. Press again to {kind} it.")
@@ -494,6 +535,61 @@ class Document(QObject):
         self._announce(done[1])
         self.edit_made.emit(kind, series_id, done[1])
         self.history_changed.emit()
+
+    def change_series(self, series_id: str, text: str = "Change series", **changes: Any) -> None:
+        """Change state, title, group, inclusion or trash of a series; one undo step, journalled."""
+        info = self.info(series_id)
+        if info is None or self.is_read_only:
+            return
+        before = {name: getattr(info, name) for name in changes}
+        if before == changes:
+            return
+        edit = ChangeSeries(before, dict(changes), text)
+        self.history.push(series_id, edit)
+        self._change_info(series_id, changes)
+        self.edit_made.emit("do", series_id, edit)
+        self.history_changed.emit()
+
+    def _change_info(self, series_id: str, changes: dict[str, Any]) -> None:
+        info = self.info(series_id)
+        if info is None:  # it comes back from the trash
+            self._trashed = {**self._trashed}
+            info = self._trashed.pop(series_id, None)
+            if info is None:
+                return
+            self.series_list = (*self.series_list, info)
+        new = replace(info, **changes)
+        if new.is_trashed:
+            self._trashed[series_id] = new
+            self.series_list = tuple(i for i in self.series_list if i.series_id != series_id)
+        else:
+            self.series_list = tuple(new if i.series_id == series_id else i for i in self.series_list)
+        if self.series is not None and self.series.series_id == series_id:
+            self.series = new
+        self.series_list_changed.emit()
+
+    def begin_preview(self, edit: Edit) -> None:
+        """Show an edit that is not made yet: Enter accepts it, Esc takes it away, painting accepts it."""
+        if self.annotation is None or self.is_read_only:
+            return
+        self.end_preview(accept=False)
+        edit.apply(self.annotation)
+        self.preview = edit
+        self._announce(edit)
+        self.preview_changed.emit()
+
+    def end_preview(self, *, accept: bool) -> None:
+        """Make the previewed edit one undo step, or take it away."""
+        edit, self.preview = self.preview, None
+        if edit is None or self.annotation is None:
+            return
+        taken_back = edit.reversed()
+        taken_back.apply(self.annotation)
+        if accept:
+            self.apply(edit, mark=None)
+        else:
+            self._announce(taken_back)
+        self.preview_changed.emit()
 
     def _announce(self, edit: Edit) -> None:
         """Say what an applied edit changed."""

@@ -1,0 +1,353 @@
+"""Restorations of the open series: which models fit, previews, runs that can be looked at while they go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from medapp.progress import ProgressEvent
+from medapp.requests import (
+    FoundSeries,
+    ImportModelRequest,
+    ModelsRequest,
+    Outcome,
+    RestoreRequest,
+    RestoreResult,
+)
+from medapp.scan.scan import Scan
+from medapp.ui.background import Background
+from medapp.ui.document import Document
+from medapp.ui.job_bridge import JobBridge
+from medapp.ui.messages import Messages
+from medapp.ui.opening import map_partial
+from medapp.ui.session import Session
+
+_PREVIEW_DELAY_MS = 250
+
+
+class Restoring(QObject):
+    """Chooses, previews and runs restorations of the original of the series on screen.
+
+    Attributes:
+        models: What ``ModelsRequest`` said: dicts with ``id``, ``title``, ``fit``, ``reason``.
+        model_id: The chosen one.
+        strength: 0..1.
+        report: Of the last finished run on this series, or empty.
+    """
+
+    models_changed = Signal()
+    choice_changed = Signal()
+    report_changed = Signal()
+
+    def __init__(
+        self,
+        document: Document,
+        session: Session,
+        bridge: JobBridge,
+        background: Background,
+        messages: Messages,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._document, self._session, self._bridge = document, session, bridge
+        self._background, self._messages = background, messages
+        self.models: tuple[dict[str, Any], ...] = ()
+        self.model_id = ""
+        self.strength = 1.0
+        self.report: dict[str, Any] = {}
+        self.is_previewing = False
+        self.is_loading = False
+        self.tile_px = 0
+        self._asked_for = ""
+        self._ticket = 0
+        self._preview_job = 0
+        self._preview_timer = QTimer(self, singleShot=True, interval=_PREVIEW_DELAY_MS)
+        self._preview_timer.timeout.connect(self._run_preview)
+        document.series_opened.connect(self._on_series_opened)
+        document.position_changed.connect(self._on_view_changed)
+
+    # -------------------------------------------------------------------------------------------------------- models
+
+    @property
+    def series_id(self) -> str:
+        """The original of the series on screen."""
+        return self._document.annotated_series_id
+
+    @property
+    def model(self) -> dict[str, Any] | None:
+        """The chosen model."""
+        return next((model for model in self.models if model["id"] == self.model_id), None)
+
+    @property
+    def restorers(self) -> list[dict[str, Any]]:
+        """Models that restore; those that answer clicks are left out."""
+        return [model for model in self.models if model.get("task", "restore") not in ("segment", "prompt", "sam")]
+
+    @property
+    def segmenters(self) -> list[dict[str, Any]]:
+        """Models that answer clicks."""
+        return [model for model in self.models if model.get("task", "restore") in ("segment", "prompt", "sam")]
+
+    def _on_series_opened(self, _series_id: str) -> None:
+        if self.series_id != self._asked_for:
+            self.stop_preview()
+            self.report = {}
+            self.report_changed.emit()
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Ask again which models there are and how they fit."""
+        project, series_id = self._document.project, self.series_id
+        self._asked_for = series_id
+        if project is None or not series_id:
+            self.models = ()
+            self.models_changed.emit()
+            return
+        self.is_loading = True
+
+        def done(models: Any) -> None:
+            if series_id != self._asked_for:
+                return
+            self.is_loading = False
+            self.models = tuple(dict(model) for model in models)
+            usable = [model["id"] for model in self.restorers if model["fit"] != "blocked"]
+            if self.model_id not in usable:
+                self.model_id = usable[0] if usable else ""
+            self.models_changed.emit()
+            self.choice_changed.emit()
+
+        def failed(outcome: Outcome) -> None:
+            self.is_loading = False
+            self.models_changed.emit()
+            self._messages.tell_outcome(outcome, "listing the models")
+
+        self._bridge.submit(ModelsRequest(str(project.path), series_id), is_quiet=True, on_done=done, on_failed=failed)
+        self.models_changed.emit()
+
+    def choose(self, model_id: str) -> None:
+        """Take another model."""
+        if model_id != self.model_id:
+            self.model_id = model_id
+            self.choice_changed.emit()
+            self._on_view_changed()
+
+    def set_strength(self, strength: float) -> None:
+        """How much of the restored values is blended in, 0..1."""
+        if strength != self.strength:
+            self.strength = min(max(strength, 0.0), 1.0)
+            self.choice_changed.emit()
+            self._on_view_changed()
+
+    def import_model(self, path: Path) -> None:
+        """Check a foreign weights file and add it to the library."""
+
+        def done(model_id: str) -> None:
+            self._messages.say(f"Model “{model_id}” was imported.")
+            self.refresh()
+
+        self._bridge.submit(
+            ImportModelRequest(str(path)),
+            subject=path.name,
+            on_done=done,
+            on_failed=lambda outcome: self._messages.tell_outcome(outcome, "the import of the model"),
+        )
+
+    # ------------------------------------------------------------------------------------------------------ previews
+
+    def start_preview(self) -> None:
+        """Restore the slice on screen, and again when the view changes."""
+        self.is_previewing = True
+        self.choice_changed.emit()
+        self._run_preview()
+
+    def stop_preview(self) -> None:
+        """No more previews."""
+        if not self.is_previewing:
+            return
+        self.is_previewing = False
+        self._preview_timer.stop()
+        if self._preview_job:
+            self._bridge.cancel(self._preview_job)
+            self._preview_job = 0
+        self.choice_changed.emit()
+
+    def _on_view_changed(self) -> None:
+        if self.is_previewing:
+            self._preview_timer.start()
+
+    def _run_preview(self) -> None:
+        document = self._document
+        project, original, z = document.project, document.original, document.position_zyx[0]
+        if not self.is_previewing or project is None or original is None or not self.model_id:
+            return
+        model = self.model
+        self._ticket += 1
+        ticket, series_id = self._ticket, self.series_id
+        if self._preview_job:
+            self._bridge.cancel(self._preview_job)
+
+        def done(result: RestoreResult) -> None:
+            self._preview_job = 0
+            if ticket == self._ticket and self.series_id == series_id:
+                self._background.run(lambda: _read_preview(result, original, z), show, self._messages.tell_error)
+
+        def show(processed: Scan) -> None:
+            if ticket == self._ticket and self.series_id == series_id and self.is_previewing:
+                document.show_processed(processed, _under_way(model), {z})
+                if document.compare_mode == "single":
+                    document.set_compare("swipe")
+
+        def failed(outcome: Outcome) -> None:
+            self._preview_job = 0
+            self._messages.tell_outcome(outcome, "the preview")
+
+        request = RestoreRequest(
+            str(project.path),
+            series_id,
+            self.model_id,
+            first_slice=z,
+            strength=self.strength,
+            only_first=True,
+            device=document.settings.device,
+            tile_px=self.tile_px,
+        )
+        self._preview_job = self._bridge.submit(request, subject=f"slice {z + 1}", on_done=done, on_failed=failed)
+
+    # ---------------------------------------------------------------------------------------------------------- runs
+
+    def run(self) -> None:
+        """Restore the whole series, the slice on screen first."""
+        document = self._document
+        project, original, model = document.project, document.original, self.model
+        if project is None or original is None or model is None or document.is_read_only:
+            return
+        self.stop_preview()
+        series_id = self.series_id
+        follower = _Follower(document, series_id, original, model)
+
+        def done(result: RestoreResult) -> None:
+            if document.project is not project:
+                return
+            document.reload_series_list()
+            self.report = {**result.report, "series_id": result.series_id}
+            self.report_changed.emit()
+            if self.series_id == series_id and document.series is not None:
+                self._session.load_series(document.series.series_id, compare_mode=document.compare_mode)
+            self._messages.say(
+                "The restored series is in the library, under its source.",
+                actions=(("Open", lambda: document.open_series(result.series_id)),),
+            )
+
+        def failed(outcome: Outcome) -> None:
+            self._messages.tell_outcome(outcome, "the restoration")
+            if self.series_id == series_id and document.series is not None and follower.is_shown:
+                document.show_processed(None, None, None)
+                self._session.load_series(document.series.series_id)
+
+        self._bridge.submit(
+            RestoreRequest(
+                str(project.path),
+                series_id,
+                self.model_id,
+                first_slice=document.position_zyx[0],
+                strength=self.strength,
+                device=document.settings.device,
+                tile_px=self.tile_px,
+            ),
+            subject=document.info(series_id).title if document.info(series_id) else "",  # type: ignore[union-attr]
+            on_progress=follower.on_progress,
+            on_done=done,
+            on_failed=failed,
+        )
+
+
+class _Follower:
+    """Shows a restoration under way on the other side of Compare."""
+
+    def __init__(self, document: Document, series_id: str, original: Scan, model: dict[str, Any]) -> None:
+        self._document, self._series_id = document, series_id
+        self._original, self._model = original, model
+        self._processed: Scan | None = None
+        self._path = ""
+        self._slices: set[int] = set()
+
+    @property
+    def is_shown(self) -> bool:
+        return self._processed is not None and self._document.processed is self._processed
+
+    def on_progress(self, event: ProgressEvent) -> None:
+        found = event.detail.get("series")
+        if isinstance(found, FoundSeries) and self._processed is None:
+            self._take(map_partial(found), found.voxel_path)
+        arrived = event.detail.get("slice")
+        if not arrived:
+            return
+        path, z = str(arrived[0]), int(arrived[1])
+        if self._processed is None:
+            self._take(_map_float(path, self._original), path)
+        self._slices.add(z)
+        document = self._document
+        if self._processed is None or document.annotated_series_id != self._series_id:
+            return
+        if document.processed is not self._processed:
+            document.show_processed(self._processed, _under_way(self._model), self._slices)
+            if document.compare_mode == "single" and not document.is_derived:
+                document.set_compare("swipe")
+        document.note_slice(self._path, z)
+
+    def _take(self, scan: Scan | None, path: str) -> None:
+        if scan is None:
+            return
+        self._path = path
+        self._processed = _like(self._original, scan.stored, scan.slope, scan.intercept)
+
+
+def _under_way(model: dict[str, Any] | None) -> Any:
+    """Stands in for the row of a derived series that is not there yet; gives the chip its words."""
+    model = model or {}
+    kind = str(model.get("kind") or ("filtered" if str(model.get("id", "")).startswith("filter") else "restored"))
+    return SimpleNamespace(
+        series_id="",
+        kind=kind,
+        title=str(model.get("title", "")),
+        provenance={"model": model.get("title", ""), "version": model.get("version", "")},
+        source_id="",
+    )
+
+
+def _like(original: Scan, stored: Any, slope: float = 1.0, intercept: float = 0.0) -> Scan:
+    return Scan(
+        stored=stored,
+        geometry=original.geometry,
+        modality=original.modality,
+        unit=original.unit,
+        kind=original.kind,
+        slope=slope,
+        intercept=intercept,
+        pixel_spacing_mm=original.pixel_spacing_mm,
+        windows=original.windows,
+        is_inverted=original.is_inverted,
+        padding=original.padding,
+        source=original.source,
+        index_spacing_mm=original.index_spacing_mm,
+    )
+
+
+def _map_float(path: str, original: Scan) -> Scan | None:
+    try:
+        return _like(original, np.memmap(path, dtype=np.float32, mode="r", shape=original.shape))
+    except (OSError, ValueError):
+        return None
+
+
+def _read_preview(result: RestoreResult, original: Scan, z: int) -> Scan:
+    path = Path(result.preview_path)
+    values = np.load(path)
+    path.unlink(missing_ok=True)
+    stored = np.zeros(original.shape, dtype=np.float32)  # only the pages of one slice are ever touched
+    stored[z] = values
+    return _like(original, stored)
