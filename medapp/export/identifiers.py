@@ -1,0 +1,299 @@
+"""What identifies a patient in the sources, and a search for it in every written byte.
+
+This is the independent check of formats.md 6: it does not trust how the files were made.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+
+from medapp.errors import ExportError
+from medapp.scan.scan import SourceInfo
+
+SHORTEST = 4  # characters; shorter values occur everywhere by chance
+_SHORT = 6  # below this, compressed pixels hold any value by chance
+_ENCODINGS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be", "shift_jis", "euc_kr", "gb18030", "iso8859_5", "iso8859_7")
+_NAME_PARTS = re.compile(r"[\^=,;/\\\s]+")
+_OUR_UIDS = re.compile(rb"2\.25\.\d{30,39}")
+_HASHES = re.compile(rb"\b[0-9a-f]{64}\b")
+_STANDARD_UID = "1.2.840.10008."
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_PLACEHOLDERS = _words(
+    """anon anonym anonymous anonymized anonymised deidentified removed unknown none null test name patient phantom
+    medapp image images alpha label labels series slice scan data derived original restored filtered"""
+)
+# Elements whose value points at a person, a visit or a device, wherever they stand; names (VR PN) always count.
+_IDENTIFYING = _words(
+    """PatientID OtherPatientIDs IssuerOfPatientID PatientBirthDate PatientBirthTime PatientAddress
+    PatientTelephoneNumbers PatientTelecomInformation PatientMotherBirthName MedicalRecordLocator MilitaryRank
+    BranchOfService InsurancePlanIdentification PatientComments AdditionalPatientHistory Occupation
+    ResponsibleOrganization AccessionNumber StudyID AdmissionID ServiceEpisodeID VisitComments ImageComments
+    StudyComments InstitutionName InstitutionAddress InstitutionalDepartmentName StationName DeviceSerialNumber PlateID
+    DetectorID GantryID CassetteID GeneratorID RequestedProcedureID ScheduledProcedureStepID PerformedProcedureStepID
+    PerformedStationName PerformedLocation PerformedStationAETitle ScheduledStationName ScheduledStationAETitle
+    PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest OrderEnteredBy
+    PhysiciansOfRecord PersonAddress PersonTelephoneNumbers ReferringPhysicianAddress ReferringPhysicianTelephoneNumbers
+    RequestingService CurrentPatientLocation PatientInstitutionResidence ClinicalTrialSubjectID
+    ClinicalTrialSubjectReadingID SourceApplicationEntityTitle RetrieveAETitle"""
+)
+_DATES = _words(
+    """StudyDate SeriesDate AcquisitionDate ContentDate InstanceCreationDate PatientBirthDate AcquisitionDateTime"""
+)
+
+
+@dataclass(frozen=True)
+class Identifiers:
+    """Identifying values of some sources; never printed.
+
+    Attributes:
+        values: Text of at least four characters.
+        elements: Which elements held any, such as ``Patient's Name``: what the dry run lists.
+        dates: Dates ``YYYYMMDD``.
+        uids: UIDs of the sources, or what many of them begin with.
+    """
+
+    values: frozenset[str]
+    elements: tuple[str, ...]
+    dates: frozenset[str]
+    uids: frozenset[str]
+
+    def __repr__(self) -> str:
+        return f"Identifiers({len(self.values)} values, {len(self.dates)} dates, {len(self.uids)} UIDs)"
+
+    def joined(self, other: Identifiers) -> Identifiers:
+        """Both together."""
+        elements = tuple(sorted({*self.elements, *other.elements}))
+        return Identifiers(self.values | other.values, elements, self.dates | other.dates, self.uids | other.uids)
+
+
+NOTHING = Identifiers(frozenset(), (), frozenset(), frozenset())
+
+
+def identifiers_of(source: SourceInfo, group: str = "") -> Identifiers:
+    """Everything identifying in the headers of a source, in its ids, its file name and the group it was put into."""
+    values: set[str] = set()
+    elements: set[str] = set()
+    dates: set[str] = set()
+    uids: set[str] = {source.study_uid, source.series_uid, source.frame_of_reference_uid}
+    uids.update(uid for uid, _ in source.frames)
+    seen: set[tuple[int, bytes]] = set()
+    for header in dict.fromkeys(source.headers):  # multi-frame sources repeat theirs
+        for element in _walk(read_header(header), seen):
+            _collect(element, values, elements, dates, uids)
+    for text in (source.patient_name, source.patient_id, group):
+        if text.strip():
+            values.update(_name_values(text))
+    if source.format != "dicom" and source.path:
+        values.add(re.sub(r"(\.nii)?\.[^.]+$", "", Path(source.path).name))
+    known = {value.strip() for value in values}
+    usable = frozenset(v for v in known if len(v) >= SHORTEST and v.lower() not in _PLACEHOLDERS and not _is_filler(v))
+    return Identifiers(usable, tuple(sorted(elements)), frozenset(dates), _shortened(uids))
+
+
+def read_header(header: bytes) -> Dataset:
+    """The dataset kept with a scan: explicit VR little endian, with or without file meta."""
+    stream = io.BytesIO(header)
+    if header[128:132] == b"DICM":
+        return pydicom.dcmread(stream, stop_before_pixels=True)
+    return pydicom.filereader.read_dataset(stream, is_implicit_VR=False, is_little_endian=True)
+
+
+def search_folder(
+    folder: Path,
+    identifiers: Identifiers,
+    allowed: frozenset[str] = frozenset(),
+    check_stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Search every file of a folder, its name included, for identifying values.
+
+    Args:
+        folder: Searched with all its folders.
+        identifiers: Of the sources.
+        allowed: Values that a person said are none.
+        check_stop: Called before each file; raises when the user stopped it.
+
+    Raises:
+        ExportError: One was found; the message names the file, never the value.
+    """
+    check = _Search(identifiers, allowed)
+    for path in sorted(folder.rglob("*")):
+        check_stop()
+        name = path.relative_to(folder).as_posix()
+        if check.is_in_text(name):
+            raise _found("the name of a file")
+        if path.is_file() and check.is_in_file(path):
+            raise _found(name)
+
+
+class _Search:
+    """Patterns of some identifiers, ready to be looked for."""
+
+    def __init__(self, identifiers: Identifiers, allowed: frozenset[str]) -> None:
+        lower_allowed = {value.lower() for value in allowed}
+        values = {value for value in identifiers.values if value.lower() not in lower_allowed}
+        long = {value for value in values if len(value) >= _SHORT}
+        self._long = sorted(_patterns(long) | {value.encode() for value in identifiers.dates})
+        self._uids = sorted(value.encode() for value in identifiers.uids)
+        self._short = [
+            re.compile((rb"(?<!\d)%b(?!\d)" if pattern.isdigit() else b"%b") % re.escape(pattern))
+            for pattern in sorted(_patterns(values - long))
+        ]
+
+    def is_in_text(self, text: str) -> bool:
+        """Whether a file name holds one."""
+        data = text.encode("utf-8").lower()
+        return self._holds_long(data) or any(p.search(data) for p in self._short)
+
+    def is_in_file(self, path: Path) -> bool:
+        """Whether the bytes of a file hold one: long values anywhere, short ones in whatever is text."""
+        data = path.read_bytes()
+        if self._holds_long(data):
+            return True
+        if path.name.endswith(".gz") and self._holds_long(next(_texts(path, data))):
+            return True
+        return bool(self._short) and any(p.search(part) for part in _texts(path, data) for p in self._short)
+
+    def _holds_long(self, data: bytes) -> bool:
+        if any(uid in data for uid in self._uids):
+            return True
+        masked = _HASHES.sub(
+            b" ", _OUR_UIDS.sub(b" ", data)
+        ).lower()  # numbers of ours, so long that they hold any digits
+        return any(pattern in masked for pattern in self._long)
+
+
+def _texts(path: Path, data: bytes) -> Iterator[bytes]:
+    """The parts of a file that hold text, lower case: where a value of four or five characters means something."""
+    if path.suffix == ".json":
+        yield from (text.lower().encode() for text in _json_strings(json.loads(data)) if not _is_ours(text))
+    elif path.suffix == ".dcm":
+        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
+        for element in _walk(dataset, set()):
+            if element.VR in ("LO", "SH", "PN", "ST", "LT", "UT", "UC", "AE", "UI", "CS", "UR"):
+                yield from (v.lower().encode() for v in _texts_of(element) if not _is_ours(v))
+    elif path.name.endswith(".gz"):
+        with gzip.open(path) as stream:
+            yield stream.read(544).lower()
+    elif path.suffix == ".png":
+        position = 8
+        while position + 8 <= len(data):
+            length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+            if kind != b"IDAT":
+                yield data[position : position + 12 + length].lower()
+            position += 12 + length
+    else:
+        yield data.lower()
+
+
+def _json_strings(node: object) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield str(key)
+            yield from _json_strings(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _json_strings(value)
+
+
+def _is_ours(text: str) -> bool:
+    return text.startswith(_STANDARD_UID) or bool(re.fullmatch(r"2\.25\.\d{30,39}|[0-9a-f]{64}", text))
+
+
+def _patterns(values: Iterable[str]) -> set[bytes]:
+    found = set()
+    for value in values:
+        escaped = json.dumps(value)[1:-1].encode()
+        found.add(escaped.lower())
+        for encoding in _ENCODINGS:
+            try:
+                found.add(value.encode(encoding).lower())
+            except UnicodeEncodeError:
+                continue
+    return found
+
+
+def _walk(dataset: Dataset, seen: set[tuple[int, bytes]], depth: int = 0) -> Iterator[DataElement]:
+    """Every element, sequences included; a value that was seen before under its tag is passed over."""
+    for tag in sorted(dataset.keys()):
+        raw = dataset.get_item(tag)
+        if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes) and raw.VR != "SQ":
+            if (int(tag), raw.value) in seen or tag.group == 0x7FE0:
+                continue
+            seen.add((int(tag), raw.value))
+        try:
+            element = dataset[tag]
+        except Exception:  # an element that cannot be decoded is never copied either
+            continue
+        if element.VR == "SQ":
+            if depth < 64:
+                for item in element.value or ():
+                    yield from _walk(item, seen, depth + 1)
+        else:
+            yield element
+
+
+def _collect(element: DataElement, values: set[str], elements: set[str], dates: set[str], uids: set[str]) -> None:
+    keyword = keyword_for_tag(element.tag)
+    if element.VR == "PN" or keyword in _IDENTIFYING:
+        for text in _texts_of(element):
+            if text.strip():
+                elements.add(element.name if not element.tag.is_private else "a private element")
+                values.update(_name_values(text) if element.VR == "PN" else {text})
+    if keyword in _DATES:
+        dates.update(text[:8] for text in _texts_of(element) if re.match(r"\d{8}", text))
+    if element.VR == "UI":
+        uids.update(text for text in _texts_of(element) if not text.startswith(_STANDARD_UID))
+
+
+def _texts_of(element: DataElement) -> list[str]:
+    value = element.value
+    if value is None or isinstance(value, bytes):
+        return []
+    many = value if isinstance(value, list | pydicom.multival.MultiValue) else [value]
+    return [str(v) for v in many]
+
+
+def _name_values(text: str) -> set[str]:
+    """A name as it is, its components, and its usual ways of being written."""
+    parts = [part for part in _NAME_PARTS.split(text) if part]
+    whole = {text, text.rstrip("^="), " ".join(parts), "_".join(parts), "".join(parts)}
+    return {value for value in {*parts, *whole} if len(value) >= SHORTEST}
+
+
+def _is_filler(value: str) -> bool:
+    """True for values such as ``0000``, ``----`` or ``XXXX`` that name nobody."""
+    return len(set(value)) == 1
+
+
+def _shortened(uids: set[str]) -> frozenset[str]:
+    """UIDs with a common beginning of 20 characters or more become that beginning: stricter, and quicker to find."""
+    result: set[str] = set()
+    for uid in sorted(u for u in uids if len(u) >= 10):
+        beginning = uid[:20] if len(uid) > 24 else uid
+        result.add(beginning)
+    return frozenset(result)
+
+
+def _found(place: str) -> ExportError:
+    return ExportError(
+        f"An identifying value of the source was found in {place}; nothing was exported.",
+        "Rename the label or series that holds it, or leave the series out.",
+    )
