@@ -16,12 +16,6 @@ from medapp.export.source_slices import CT, MR, PT, SECONDARY_CAPTURE
 
 _SCANNING = frozenset({"SE", "IR", "GR", "EP", "RM"})
 _VARIANTS = frozenset({"SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP", "NONE"})
-_ADDED = {  # elements that belong to one kind of image only
-    CT: (),
-    MR: (),
-    PT: (),
-}
-_SERIES_ONLY_PT = ("TriggerTime",)
 
 
 def complete_module(dataset: Dataset, source: Dataset, slices: int, z: int) -> None:
@@ -42,6 +36,8 @@ def complete_module(dataset: Dataset, source: Dataset, slices: int, z: int) -> N
     for keyword in ("Laterality", "ImageLaterality"):
         if dataset.get(keyword) not in ("L", "R", *(("B", "U") if keyword == "ImageLaterality" else ())):
             _drop(dataset, keyword)
+    if "ImageLaterality" not in dataset:
+        _empty(dataset, "Laterality")
     if dataset.get("LossyImageCompression") not in ("00", "01"):
         _drop(dataset, "LossyImageCompression")
     if dataset.get("LossyImageCompression") != "01":
@@ -62,6 +58,8 @@ def _image_type(dataset: Dataset) -> list[str]:
         return ["DERIVED", "SECONDARY", third if third in ("AXIAL", "LOCALIZER") else "AXIAL"]
     if dataset.SOPClassUID == MR:
         return ["DERIVED", "SECONDARY", third or "OTHER"]
+    if dataset.SOPClassUID == PT:  # C.8.9.4.1.1 allows nothing but PRIMARY here
+        return ["DERIVED", "PRIMARY"]
     return ["DERIVED", "SECONDARY", *([third] if third else [])]
 
 
@@ -81,7 +79,11 @@ def _complete_mr(dataset: Dataset, source: Dataset, slices: int, z: int) -> None
     _empty(
         dataset, "ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength", "SliceThickness"
     )
-    _empty(dataset, "InversionTime", "PatientPosition")
+    _empty(dataset, "PatientPosition")
+    if "IR" not in sequences:
+        _drop(dataset, "InversionTime")
+    else:
+        _empty(dataset, "InversionTime")
     for keyword in ("AngioFlag", "VariableFlipAngleFlag"):
         if keyword in dataset and dataset.get(keyword) not in ("Y", "N"):
             _drop(dataset, keyword)
@@ -98,14 +100,14 @@ def _complete_pt(dataset: Dataset, source: Dataset, slices: int, z: int) -> None
             setattr(dataset, keyword, value)
     dataset.NumberOfSlices = slices
     dataset.ImageIndex = z + 1
-    _empty(dataset, "CorrectedImage", "CollimatorType", "SliceThickness", "PatientPosition")
-    for keyword in ("RadiopharmaceuticalInformationSequence", "EnergyWindowRangeSequence"):
-        if keyword not in dataset:
-            setattr(dataset, keyword, Sequence([]))
-    if not dataset.get("PatientOrientationCodeSequence"):
-        dataset.PatientOrientationCodeSequence = Sequence([])
-    if not dataset.get("PatientGantryRelationshipCodeSequence"):
-        dataset.PatientGantryRelationshipCodeSequence = Sequence([])
+    _empty(dataset, "CorrectedImage", "CollimatorType", "SliceThickness")
+    if not dataset.get("EnergyWindowRangeSequence"):
+        _drop(dataset, "EnergyWindowRangeSequence")
+    if "RadiopharmaceuticalInformationSequence" not in dataset:
+        dataset.RadiopharmaceuticalInformationSequence = Sequence([])
+    for drug in dataset.RadiopharmaceuticalInformationSequence:
+        _empty(drug, "RadionuclideCodeSequence")
+    _put_orientation_codes(dataset)
     if not dataset.get("ActualFrameDuration"):
         dataset.ActualFrameDuration = 0
     if dataset.get("FrameReferenceTime") is None:
@@ -113,7 +115,7 @@ def _complete_pt(dataset: Dataset, source: Dataset, slices: int, z: int) -> None
     if dataset.DecayCorrection != "NONE" and not dataset.get("DecayFactor"):
         dataset.DecayFactor = 1
     _empty(dataset, "AcquisitionDate", "AcquisitionTime", "SeriesDate", "SeriesTime")
-    _drop(dataset, "ImagerPixelSpacing", *_SERIES_ONLY_PT)
+    _drop(dataset, "ImagerPixelSpacing", "TriggerTime")
 
 
 def _complete_sc(dataset: Dataset, source: Dataset, slices: int, z: int) -> None:
@@ -141,11 +143,20 @@ def _drop(dataset: Dataset, *keywords: str) -> None:
             delattr(dataset, keyword)
 
 
-def patient_gantry_codes(dataset: Dataset) -> None:
-    """Fill PET's required orientation codes from Patient Position, where the source left them out."""
-    position = str(dataset.get("PatientPosition") or "HFS")
-    recumbent = code_item("102538003", "SCT", "recumbent")
-    facing = {"S": ("40199007", "supine"), "P": ("1240000", "prone")}.get(position[-1])
-    if facing:
-        recumbent.PatientOrientationModifierCodeSequence = Sequence([code_item(facing[0], "SCT", facing[1])])
-    dataset.PatientOrientationCodeSequence = Sequence([recumbent])
+def _put_orientation_codes(dataset: Dataset) -> None:
+    """PET says how the patient lay in codes; Patient Position may not stand beside them."""
+    position = str(dataset.get("PatientPosition") or "")
+    if not dataset.get("PatientOrientationCodeSequence"):
+        items = []
+        facing = {"S": ("40199007", "supine"), "P": ("1240000", "prone")}.get(position[2:])
+        if facing:
+            recumbent = code_item("102538003", "SCT", "recumbent")
+            recumbent.PatientOrientationModifierCodeSequence = Sequence([code_item(facing[0], "SCT", facing[1])])
+            items = [recumbent]
+        dataset.PatientOrientationCodeSequence = Sequence(items)
+    if not dataset.get("PatientGantryRelationshipCodeSequence"):
+        first = {"HF": ("102540008", "headfirst"), "FF": ("102541007", "feet-first")}.get(position[:2])
+        dataset.PatientGantryRelationshipCodeSequence = Sequence(
+            [code_item(first[0], "SCT", first[1])] if first else []
+        )
+    _drop(dataset, "PatientPosition")

@@ -85,9 +85,14 @@ def nifti_header(shape_zyx: tuple[int, int, int], dtype: np.dtype, geometry: Geo
         header.set_qform(affine, code=1)
     header.set_xyzt_units("mm", "sec")
     header["descrip"] = b"medapp"
-    header["vox_offset"] = 544 if isinstance(header, nib.Nifti2Header) else 352
+    header["vox_offset"] = _offset(header)
     header["magic"] = header.single_magic
     return header
+
+
+def _offset(header: nib.Nifti1Header) -> int:
+    """Where the voxels begin: behind the header and four bytes that say that there are no extensions."""
+    return 544 if isinstance(header, nib.Nifti2Header) else 352
 
 
 class SliceStream:
@@ -116,7 +121,7 @@ def _compare(
         raise broken
     largest = 0.0
     with gzip.open(path, "rb") as stream:
-        stream.read(int(header["vox_offset"]))
+        stream.read(_offset(header))  # nibabel forgets the offset once loaded
         for plane in slices:
             raw = stream.read(shape_zyx[1] * shape_zyx[2] * kind.itemsize)
             if len(raw) != plane.size * kind.itemsize:

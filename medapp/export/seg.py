@@ -220,6 +220,7 @@ def _colour(colour: str) -> hd.color.CIELabColor | None:
 def _point_to_frames(dataset: Dataset, part: Sequence[SourceSlice]) -> None:
     """Replace the stand-in UIDs of the slices by the objects and frames they come from."""
     real = {str(s.dataset.SOPInstanceUID): s for s in part}
+    made: dict[str, str] = {}  # highdicom's own UIDs carry its root
 
     def visit(node: Dataset) -> None:
         uid = str(node.get("ReferencedSOPInstanceUID", ""))
@@ -229,6 +230,8 @@ def _point_to_frames(dataset: Dataset, part: Sequence[SourceSlice]) -> None:
             if real[uid].frame is not None:
                 node.ReferencedFrameNumber = real[uid].frame
         for element in node:
+            if element.keyword == "DimensionOrganizationUID":
+                element.value = made.setdefault(str(element.value), new_uid())
             if element.VR == "SQ":
                 for item in element.value:
                     visit(item)

@@ -240,7 +240,9 @@ class _Reader:
         flat.Modality = self._modality or "OT"
         flat.SOPClassUID = _CLASSIC.get(self._modality, SECONDARY_CAPTURE)
         if privacy.is_on:
-            flat.PatientName = flat.PatientID = privacy.alias(self._group)
+            flat.PatientID = privacy.alias(self._group)
+            flat.PatientName = f"{flat.PatientID}^"
+            flat.StudyID = privacy.made_uid("study id", scan.source.study_uid)[-8:]
             privacy.mark(flat)
         empty = """PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime ReferringPhysicianName StudyID
             AccessionNumber SeriesNumber InstanceNumber Manufacturer"""
