@@ -11,6 +11,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -206,7 +207,7 @@ def _read(
         notes.append("The length of the file meta information is missing.")
     if caught:
         notes.append("The header is not written as DICOM asks; every element that medapp uses could be read.")
-    sop_class = header.text("SOPClassUID")
+    sop_class = header.text("SOPClassUID") or _meta_class(dataset)
     _check_is_image(dataset, header, sop_class, name)
     is_implicit, is_little = dataset.original_encoding
     if not syntax:
@@ -231,10 +232,17 @@ def _read(
     return found
 
 
+def _meta_class(dataset: Dataset) -> str:
+    """The SOP class of the file meta information: a DICOMDIR has it nowhere else."""
+    meta = getattr(dataset, "file_meta", None)
+    return str(meta.get("MediaStorageSOPClassUID", "") or "") if meta is not None else ""
+
+
 def _at_pixels(tag: int, vr: str | None, length: int) -> bool:
     return tag in _PIXEL_TAGS
 
 
+@cache
 def _tag_list(tags: tuple[str | int, ...]) -> list[int]:
     return [tag if isinstance(tag, int) else int(tag_for_keyword(tag) or 0) for tag in tags]
 
@@ -283,8 +291,6 @@ def _find_pixels(source: BinaryIO, tags: list[int]) -> int:
 
 def _check_is_image(dataset: Dataset, header: Header, sop_class: str, name: str) -> None:
     """Say which kind of object it is when it is none with pixels to look at."""
-    if not len(dataset):
-        raise UnreadableFileError(f"{name} holds no DICOM elements.", _COPY)
     if sop_class in SEG_CLASSES or sop_class == RTSTRUCT_CLASS:
         raise HoldsNoImageError(
             f"{name} holds {UID(sop_class).name.removesuffix(' Storage')}: import as masks.",
@@ -292,6 +298,8 @@ def _check_is_image(dataset: Dataset, header: Header, sop_class: str, name: str)
         )
     known = UID_dictionary.get(sop_class)
     if known is None:
+        if not len(dataset):
+            raise UnreadableFileError(f"{name} holds no elements of an image.", _COPY)
         return
     label = known[0]
     if "Image Storage" in label or "Parametric Map" in label or label.startswith("Enhanced US Volume"):

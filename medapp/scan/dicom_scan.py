@@ -15,7 +15,6 @@ from medapp.scan.dicom import DicomFile
 from medapp.scan.dicom_voxels import DicomVoxels
 from medapp.scan.enhanced import frames_of
 from medapp.scan.frames import Frame
-from medapp.scan.intensity import Rescale
 from medapp.scan.lazy import Finding, FoundScan, LazyScan, Refused, Skipped
 from medapp.scan.pixels import FrameReader, stored_dtype
 from medapp.scan.scan import SourceInfo, Window
@@ -37,10 +36,17 @@ def scans_of(files: Sequence[DicomFile], progress: Progress, modality: str | Non
     yield from findings
     series: dict[str, list[DicomFile]] = {}
     for file in kept:
-        uid = file.header.text("SeriesInstanceUID") or file.header.text("SOPInstanceUID") or file.shown
+        uid = file.header.text("SeriesInstanceUID") or _unnamed_series(file)
         series.setdefault(uid, []).append(file)
     for uid, members in series.items():
         yield from _series(uid, members, dropped, progress, modality)
+
+
+def _unnamed_series(file: DicomFile) -> str:
+    """Files without a series UID belong together when they lie in one folder and say the same of their study."""
+    names = ("StudyInstanceUID", "FrameOfReferenceUID", "Modality", "SeriesNumber", "SeriesDescription")
+    told = [file.header.text(name) for name in names]
+    return "|".join([str(Path(file.path).parent), *told]) if any(told[:2]) else file.shown
 
 
 def _unique(files: Sequence[DicomFile]) -> tuple[list[DicomFile], list[Finding], set[str]]:
@@ -100,7 +106,22 @@ def _series(
             volume.notes.append(
                 f"{copies} {'file is' if copies == 1 else 'files are'} there twice; the copies were dropped."
             )
-        yield FoundScan(_scan(uid, volume, files, code or None, progress))
+        yield from _volume(uid, volume, files, code, progress)
+
+
+def _volume(uid: str, volume: Volume, files: Sequence[DicomFile], code: str, progress: Progress) -> Iterator[Finding]:
+    """Yield one scan; when decoding it fails on one of its files meanwhile, yield what the others give."""
+    voxels, scan = _scan(uid, volume, files, code or None, progress)
+    yield FoundScan(scan)
+    failed = voxels.failed
+    rest = [frame for frame in volume.frames if frame.file is not failed]
+    if failed is None or not rest:
+        return
+    found = sort_series(rest, code, _same_pixels)
+    for part in found.volumes:
+        part.key = (volume.key, part.key, "without", failed.header.text("SOPInstanceUID"))
+        part.notes = [*volume.notes, *part.notes, "A file whose pixels cannot be decoded was left out."]
+        yield from _volume(uid, part, files, code, progress)
 
 
 def _same_pixels(a: Frame, b: Frame) -> bool:
@@ -111,7 +132,9 @@ def _same_pixels(a: Frame, b: Frame) -> bool:
     return bool(np.array_equal(a.rescale.apply(left), b.rescale.apply(right)))
 
 
-def _scan(uid: str, volume: Volume, files: Sequence[DicomFile], modality: str | None, progress: Progress) -> LazyScan:
+def _scan(
+    uid: str, volume: Volume, files: Sequence[DicomFile], modality: str | None, progress: Progress
+) -> tuple[DicomVoxels, LazyScan]:
     frames = volume.frames
     first = frames[0]
     file, header = first.file, first.file.header
@@ -122,21 +145,19 @@ def _scan(uid: str, volume: Volume, files: Sequence[DicomFile], modality: str | 
     has_table = any(frame.rescale.table is not None for frame in frames)
     is_kept = is_colour or (len(dtypes) == 1 and len(lines) == 1 and not has_table)
     slope, intercept = (1.0, 0.0) if is_colour or not is_kept else next(iter(lines))
-    if factor != 1.0:
-        if is_kept:
-            slope, intercept = slope * factor, intercept * factor
-        else:
-            _scale(frames, factor)
+    if is_kept:
+        slope, intercept = slope * factor, intercept * factor
     dtype = next(iter(dtypes)) if is_kept else np.dtype(np.float32)
     notes = [*volume.notes]
     for note in [*unit_notes, *(n for f in frames for n in (*f.file.notes, *f.notes, *f.file.header.complaints))]:
         if note not in notes:
             notes.append(note)
     shown = first.file.shown if len({id(f.file) for f in frames}) == 1 else str(Path(first.file.shown).parent)
-    return LazyScan(
+    voxels = DicomVoxels(frames, to_values=not is_kept, factor=factor)
+    return voxels, LazyScan(
         shape=(len(frames), file.rows, file.columns) + ((3,) if is_colour else ()),
         dtype=dtype,
-        voxels=DicomVoxels(frames, to_values=not is_kept),
+        voxels=voxels,
         geometry=volume.geometry,
         modality=modality,
         unit=unit,
@@ -163,14 +184,6 @@ def _scan(uid: str, volume: Volume, files: Sequence[DicomFile], modality: str | 
         files=tuple(dict.fromkeys(frame.file.shown for frame in frames)),
         progress=progress,
     )
-
-
-def _scale(frames: Sequence[Frame], factor: float) -> None:
-    """Turn each slice's own rescale into one that ends in SUV."""
-    for frame in frames:
-        old = frame.rescale
-        table = None if old.table is None else (old.table[0], (old.table[1] * factor).astype(np.float32))
-        frame.rescale = Rescale(old.slope * factor, old.intercept * factor, old.is_given, old.type, table)
 
 
 def _unit(

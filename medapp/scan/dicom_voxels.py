@@ -30,9 +30,15 @@ class DicomVoxels:
     Args:
         frames: One per slice.
         to_values: True when slices are rescaled one by one to float32; False when the stored integers are kept.
+        factor: Applied after the rescale of each slice (SUV).
+
+    Attributes:
+        failed: The file on which the last decoding failed; the rest of the series can be read without it.
     """
 
-    def __init__(self, frames: Sequence[Frame], to_values: bool) -> None:
+    def __init__(self, frames: Sequence[Frame], to_values: bool, factor: float = 1.0) -> None:
+        self._rescales = [frame.rescale.times(factor) for frame in frames]
+        self.failed: DicomFile | None = None
         self._frames = list(frames)
         self._to_values = to_values
 
@@ -42,6 +48,7 @@ class DicomVoxels:
         notes: list[str] = []
         reader: FrameReader | None = None
         reading: DicomFile | None = None
+        self.failed = None
         buffer: NDArray | None = None
         try:
             for z in order:
@@ -74,12 +81,15 @@ class DicomVoxels:
                     padding = np.zeros(out.shape[:3], dtype=bool) if padding is None else padding
                     padding[z] = is_padding
                 if self._to_values:
-                    out[z] = frame.rescale.apply(stored)
+                    out[z] = self._rescales[z].apply(stored)
                 elif stored is not out[z] and not reader.is_direct:
                     out[z] = stored
                 notes.extend(note for note in reader.notes if note not in notes)
                 on_slice(z, out[z])
                 progress.step()
+        except UnreadableFileError:
+            self.failed = reading
+            raise
         finally:
             if reader is not None:
                 reader.close()

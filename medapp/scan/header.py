@@ -35,9 +35,10 @@ class Header:
         self.dataset = dataset
         self.name = name
         self.complaints: list[str] = []
+        self._elements = {int(element.tag): element for element in dataset.values()}
 
     def __contains__(self, keyword: str) -> bool:
-        return _tag(keyword) in self.dataset
+        return _tag(keyword) in self._elements
 
     def raw(self, keyword: str) -> bytes:
         """The value as it lies in the file, ``b""`` when it is absent or was converted."""
@@ -130,8 +131,7 @@ class Header:
         return self._converted(keyword) if self._element(keyword) is not None else None
 
     def _element(self, keyword: str) -> Any:
-        tag = _tag(keyword)
-        return self.dataset.get_item(tag) if tag in self.dataset else None
+        return self._elements.get(_tag(keyword))
 
     def _converted(self, keyword: str) -> Any:
         with warnings.catch_warnings(record=True) as caught:

@@ -42,6 +42,13 @@ class Rescale:
     type: str = ""
     table: tuple[int, NDArray[np.float32]] | None = None
 
+    def times(self, factor: float) -> Rescale:
+        """The same with every value multiplied."""
+        if factor == 1.0:
+            return self
+        table = None if self.table is None else (self.table[0], (self.table[1] * factor).astype(np.float32))
+        return Rescale(self.slope * factor, self.intercept * factor, self.is_given, self.type, table)
+
     def apply(self, stored: NDArray) -> NDArray[np.float32]:
         """``(…)`` stored values in the unit; computed in float64."""
         if self.table is not None:

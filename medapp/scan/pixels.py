@@ -15,14 +15,17 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 
 from medapp.errors import UnreadableFileError
-from medapp.scan.codestream import frame_fragments, look
+from medapp.scan.codestream import Codestream, frame_fragments, look
 from medapp.scan.dicom import COMPRESSED, GREY, J2K, PALETTE, RLE, DicomFile
+from medapp.scan.jpeg_extended import decode_12_bit
+from medapp.scan.jpeg_lossless import HALVING, roughness, with_signed_predictor
 
 logger = logging.getLogger(__name__)
 
 _PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom", "gdcm")  # gdcm last: it can abort on damaged frames
 _COPY = "Copy the file again from its source."
 _RATIO, _LARGE = 2000, 64 << 20  # a frame that is larger than this and shrank more than that is a bomb
+_CLEARLY = 4.0  # times smoother: which of two readings of a lossless JPEG is a picture
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 
@@ -142,21 +145,59 @@ class FrameReader:
             source.seek(offset)
             parts.append(source.read(length))
         frame = b"".join(parts)
-        self._compare(frame)
+        stream = self._compare(frame)
+        if stream is not None and stream.kind == "jpeg" and stream.precision > 8 and file.samples == 1:
+            return self._fitted(decode_12_bit(frame, stream, file.name))
         decoder = get_decoder(file.transfer_syntax)
         available = decoder.available_plugins
         failure: Exception | None = None
         for plugin in _PLUGINS:
             if plugin in available:
                 try:
-                    return self._run(encapsulate([frame], has_bot=False), 0, plugin, 1)
+                    array = self._run(encapsulate([frame], has_bot=False), 0, plugin, 1)
+                    return self._signed_lossless(array, stream)
+                except UnreadableFileError:
+                    raise
                 except Exception as error:  # decoders raise whatever the bytes provoke; the next one may know better
                     failure = error
         raise UnreadableFileError(
             f"{file.name} is damaged: its compressed frame {index + 1} cannot be decoded.", _COPY
         ) from failure
 
-    def _compare(self, frame: bytes) -> None:
+    def _fitted(self, decoded: NDArray[np.uint16]) -> NDArray:
+        """12-bit samples as the pixels that the header declares."""
+        array = decoded.astype(stored_dtype(self._file))
+        if self._file.is_signed:
+            _clear_unused_bits(array, self._file)
+        return array
+
+    def _signed_lossless(self, array: NDArray, stream: Codestream | None) -> NDArray:
+        """Lossless JPEG of signed pixels: the reading that is a picture, when the two readings differ."""
+        file = self._file
+        is_doubtful = (
+            stream is not None
+            and stream.kind == "jpeg-lossless"
+            and stream.predictor in HALVING
+            and file.is_signed
+            and array.dtype == np.int16
+        )
+        if not is_doubtful or stream is None:
+            return array
+        other = with_signed_predictor(array, stream.predictor)
+        if other is array:
+            return array
+        rough, other_rough = roughness(array), roughness(other)
+        if rough * _CLEARLY < other_rough:
+            return array
+        if other_rough * _CLEARLY < rough:
+            self._note("The lossless JPEG was predicted with signed numbers; it was decoded that way.")
+            return other
+        raise UnreadableFileError(
+            f"{file.name}: signed lossless JPEG with predictor {stream.predictor} cannot be decoded reliably.",
+            "Export it uncompressed.",
+        )
+
+    def _compare(self, frame: bytes) -> Codestream | None:
         """The codestream must be what the header says, before a decoder allocates anything."""
         file = self._file
         size = file.rows * file.columns * file.samples * max(file.bits_allocated // 8, 1)
@@ -166,7 +207,7 @@ class FrameReader:
                 "Ask where it came from.",
             )
         if file.transfer_syntax == RLE:
-            return
+            return None
         stream = look(frame)
         if stream is None:
             raise UnreadableFileError(f"{file.name} is damaged: a compressed frame has no valid header.", _COPY)
@@ -181,17 +222,13 @@ class FrameReader:
                 f"{file.name}: the compressed frame has {stream.precision} bits, the header {file.bits_allocated}.",
                 _COPY,
             )
-        if stream.kind == "jpeg-lossless" and stream.predictor >= 5 and file.is_signed and file.bits_allocated == 16:
-            raise UnreadableFileError(
-                f"{file.name}: signed lossless JPEG with predictor {stream.predictor} cannot be decoded reliably.",
-                "Export it uncompressed.",
-            )
         if file.transfer_syntax in J2K and file.samples == 1 and stream.is_signed != file.is_signed:
             if stream.precision != file.bits_stored:
                 raise UnreadableFileError(
                     f"{file.name}: sign and precision of the compressed frame do not agree with the header.", _COPY
                 )
             self._note("The compressed frames disagree with the header about the sign; the header's was used.")
+        return stream
 
     def _run(self, source: Any, index: int, plugin: str | None, frames: int) -> NDArray:
         file = self._file
