@@ -171,6 +171,8 @@ def _plain(dataset: Dataset, first: Dataset) -> Dataset:
     twin.update(dataset)
     if "ImageOrientationPatient" in first:
         twin.ImageOrientationPatient = first.ImageOrientationPatient
+    if "ImagePositionPatient" in twin and not twin.get("SliceThickness"):
+        twin.SliceThickness = twin.get("SpacingBetweenSlices") or 1  # Pixel Measures asks for one
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         if str(twin.get("LossyImageCompression", "00")) != "01" and keyword in twin:
             delattr(twin, keyword)
@@ -269,7 +271,9 @@ def _compare(
         z = next((i for i, s in enumerate(part) if (s.sop_instance_uid, s.frame) == key), None)
         if z is None or not _is_in_place(group, part[z].dataset):
             raise broken
-        number = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber) - 1
+        # what all frames have in common, or the only frame says, may lie in the shared groups (PS3.3 C.7.6.16.1.2)
+        holder = group if "SegmentIdentificationSequence" in group else again.SharedFunctionalGroupsSequence[0]
+        number = int(holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber) - 1
         scale = _STEPS if style.kind == "FRACTIONAL" else 1
         wanted[z, ..., number] -= frame.astype(np.float32) / np.float32(scale)
     error = float(np.abs(wanted).max())
