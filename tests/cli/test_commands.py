@@ -1,0 +1,83 @@
+"""Commands as a person or a script runs them: JSON on standard output, the log on standard error, exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medapp.cli.main import COMMANDS
+from medapp.scan.phantom_files import write_series
+from medapp.scan.phantoms import ct_torso
+
+STEPS = ["import", "restore", "propose", "matte", "stroke", "save", "reopen", "export", "verify", "window"]
+
+
+def medapp(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "medapp", *map(str, arguments)], capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+@pytest.fixture
+def ct_folder(tmp_path):
+    write_series(tmp_path / "ct", ct_torso((4, 96, 96), (25.0, 4.0, 4.0)), "SECRET-PATIENT")
+    return tmp_path / "ct"
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_itself(command):
+    done = medapp(command, "--help")
+
+    assert done.returncode == 0
+    assert command in done.stdout
+
+
+def test_wrong_usage_ends_with_2():
+    assert medapp("verify").returncode == 2
+    assert medapp("--no-such-option").returncode == 2
+
+
+def test_the_demo_runs_the_whole_loop_on_a_dicom_series(ct_folder, tmp_path):
+    done = medapp("demo", "--out", tmp_path / "out", "--input", ct_folder)
+
+    report = json.loads(done.stdout)
+    assert report["ok"], report
+    assert done.returncode == 0
+    assert [step["name"] for step in report["steps"]] == STEPS
+    assert all(step["status"] == "done" for step in report["steps"])
+    assert (tmp_path / "out" / "window.png").stat().st_size > 10_000
+    assert medapp("verify", tmp_path / "out" / "export").returncode == 0
+    assert "SECRET" not in done.stdout + done.stderr
+
+    victim = next((tmp_path / "out" / "export").rglob("*.nii.gz"))
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert medapp("verify", tmp_path / "out" / "export").returncode == 1
+
+
+def test_the_demo_skips_restoring_a_colour_picture_and_says_so(tmp_path):
+    y, x = np.mgrid[:96, :96]
+    picture = np.stack([120 + x, 90 + y, np.where((x - 50) ** 2 + (y - 40) ** 2 < 400, 220, 60)], axis=-1)
+    Image.fromarray(picture.astype(np.uint8)).save(tmp_path / "tile.png")
+    report = json.loads(medapp("demo", "--out", tmp_path / "out", "--input", tmp_path / "tile.png").stdout)
+
+    steps = {step["name"]: step for step in report["steps"]}
+    assert report["ok"], report
+    assert steps["restore"]["status"] == "skipped"
+    assert "colour" in steps["restore"]["reason"]
+
+
+def test_the_demo_refuses_what_is_not_an_image_in_one_line(tmp_path):
+    (tmp_path / "notes.dcm").write_text("not an image")
+    done = medapp("demo", "--out", tmp_path / "out", "--input", tmp_path / "notes.dcm")
+
+    report = json.loads(done.stdout)
+    assert done.returncode == 2
+    assert not report["ok"]
+    assert report["steps"][0]["status"] == "failed"
+    assert "\n" not in report["steps"][0]["reason"]
+    assert "Traceback" not in done.stdout
