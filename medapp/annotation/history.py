@@ -94,6 +94,14 @@ class History:
             elif self._undone:
                 self.redo()
 
+    def steps(self) -> tuple[Step, ...]:
+        """What was done, oldest first."""
+        return tuple(self._done)
+
+    def undone_steps(self) -> tuple[Step, ...]:
+        """What was taken back, in the order in which it was; redo starts at the end."""
+        return tuple(self._undone)
+
     def peek_undo(self) -> Step | None:
         """What ``undo`` would hand out, without moving; for going to its slice first."""
         return (self._done[-1][0], self._done[-1][1].reversed()) if self._done else None

@@ -1,0 +1,102 @@
+"""Info: geometry, notes and provenance of the series on screen."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QGridLayout, QScrollArea, QStackedLayout, QVBoxLayout, QWidget
+
+from medapp.ui import theme
+from medapp.ui.document import Document
+from medapp.ui.widgets import EmptyState, label, wrapped
+
+_HIDDEN = ("pixel_sha256", "settings")
+
+
+class InfoPanel(QWidget):
+    """What is known of the series, in plain words."""
+
+    def __init__(self, document: Document) -> None:
+        super().__init__()
+        self._document = document
+        self._grid = QGridLayout()
+        self._grid.setColumnStretch(1, 1)
+        self._grid.setHorizontalSpacing(theme.MARGIN)
+        self._grid.setVerticalSpacing(theme.GRID)
+        inner = QWidget()
+        layout = QVBoxLayout(inner)
+        layout.setContentsMargins(theme.MARGIN, theme.MARGIN, theme.MARGIN, theme.MARGIN)
+        layout.addLayout(self._grid)
+        layout.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setWidget(inner)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._empty = EmptyState("Open a series to see its size, notes and origin.")
+        self._stack = QStackedLayout(self)
+        self._stack.addWidget(self._empty)
+        self._stack.addWidget(scroll)
+        document.series_opened.connect(lambda _id: self._show())
+        document.series_list_changed.connect(self._show)
+        document.settings_changed.connect(self._show)
+        self._show()
+
+    def _show(self) -> None:
+        while self._grid.count():
+            widget = self._grid.takeAt(0).widget()
+            if widget is not None:
+                widget.hide()
+                widget.deleteLater()
+        facts = facts_of(self._document)
+        self._stack.setCurrentIndex(1 if facts else 0)
+        for place, (name, text) in enumerate(facts):
+            key = label(name, "secondary")
+            key.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
+            value = wrapped(text, "")
+            value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            self._grid.addWidget(key, place, 0)
+            self._grid.addWidget(value, place, 1)
+
+
+def facts_of(document: Document) -> list[tuple[str, str]]:
+    """Rows of name and text for the series on screen."""
+    info, scan = document.series, document.scan
+    if info is None or scan is None:
+        return []
+    z, y, x = info.shape[:3]
+    facts = [
+        ("Series", info.title),
+        ("Kind", {"original": "Original", "filtered": "Filtered"}.get(info.kind, info.kind.capitalize())),
+        ("Modality", info.modality or "not known"),
+        ("Unit", info.unit),
+        ("Size", f"{x} × {y} px" + (f", {z} slices" if z > 1 else "")),
+    ]
+    if info.spacing_mm is not None:
+        facts.append(("Spacing", f"{info.spacing_mm[2]:.4g} × {info.spacing_mm[1]:.4g} × {info.spacing_mm[0]:.4g} mm"))
+    elif info.in_plane_spacing_mm is not None:
+        rows, columns = info.in_plane_spacing_mm
+        facts.append(("Pixel", f"{columns:.4g} × {rows:.4g} mm; slice distance not known"))
+    else:
+        facts.append(("Spacing", "not known; lengths are in px"))
+    geometry = scan.geometry
+    if geometry is None:
+        facts.append(("Orientation", "not known"))
+    else:
+        across, down, through = (geometry.letters(axis) for axis in (2, 1, 0))
+        facts.append(("Orientation", f"x {across[0]}→{across[1]}, y {down[0]}→{down[1]}, z {through[0]}→{through[1]}"))
+        if geometry.is_sheared:
+            facts.append(("Gantry", "tilted"))
+    if info.group:
+        facts.append(("Patient", "hidden" if document.settings.hide_identity else info.group))
+    facts.append(("State", info.state))
+    if info.reader:
+        facts.append(("Reader", info.reader))
+    facts += [("Note" if i == 0 else "", note) for i, note in enumerate((*info.problems, *info.notes))]
+    for name, value in info.provenance.items():
+        if name not in _HIDDEN and not isinstance(value, dict | list):
+            facts.append((name.replace("_", " ").capitalize(), _short(value)))
+    return facts
+
+
+def _short(value: object) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 64 else f"{text[:61]}…"

@@ -1,0 +1,181 @@
+"""Proposals: what a model or the region tree suggests; a person accepts it."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QCheckBox, QComboBox, QListWidget, QListWidgetItem, QStackedLayout, QWidget
+
+from medapp.ui.document import Document
+from medapp.ui.icons import icon
+from medapp.ui.prompts import PROMPT_KINDS
+from medapp.ui.proposing import TREE_ORIGIN
+from medapp.ui.widgets import EmptyState, button, column, field, icon_button, label, row, wrapped
+
+_MODES = (("add", "Add to matte"), ("replace", "Replace matte"), ("subtract", "Subtract from matte"))
+
+
+class ProposalsPanel(QWidget):
+    """The tray: smaller or larger region, next candidate, accept, reject."""
+
+    def __init__(self, document: Document, propose_slice) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        self._document = document
+        self.mode = QComboBox()
+        for mode, text in _MODES:
+            self.mode.addItem(text, mode)
+        self.mode.setToolTip("What accepting does to the active matte on this slice")
+        self.mode.setAccessibleName("What accepting does")
+        self.source = QComboBox()
+        self.source.setToolTip("What answers a click")
+        self.source.activated.connect(self._on_source)
+        self.kind = QComboBox()
+        for kind in PROMPT_KINDS:
+            self.kind.addItem(kind.capitalize(), kind)
+        self.kind.setToolTip("Point, box or scribble (Shift+P) — what the prompt tool draws")
+        self.kind.activated.connect(self._on_kind)
+        self._hard = QCheckBox("Hard edge")
+        self._hard.setToolTip("Accept the region as it is, without solving α at its edge")
+        self._hard.toggled.connect(self._on_hard)
+        self._text = wrapped()
+        self._list = QListWidget()
+        self._list.setAccessibleName("Candidates, smallest first")
+        self._list.currentRowChanged.connect(self._on_row)
+        self._smaller = icon_button("minus", "Smaller region", "Smaller region (,) — one level down")
+        self._smaller.clicked.connect(lambda _c=False: document.step_candidate(-1))
+        self._larger = icon_button("plus", "Larger region", "Larger region (.) — one level up")
+        self._larger.clicked.connect(lambda _c=False: document.step_candidate(1))
+        self.accept = button("Accept", "primary", "Accept proposal (Enter) — merge it into the active matte", "check")
+        self.accept.clicked.connect(lambda _c=False: self.accept_now())
+        self.reject = button("Reject", "", "Reject (Esc) — accepted work stays", "x")
+        self.reject.clicked.connect(lambda _c=False: self._reject())
+        self._empty = EmptyState(
+            "Click a structure with the prompt tool (P), or let medapp propose regions of this slice.",
+            "Propose for this slice",
+            propose_slice,
+        )
+        tray = QWidget()
+        tray.setLayout(
+            column(
+                self._text,
+                self._list,
+                row(self._smaller, self._larger, -1, self.mode, spacing=4),
+                self._hard,
+                row(self.reject, self.accept),
+                margin=0,
+                spacing=6,
+            )
+        )
+        holder = QWidget()
+        self._stack = QStackedLayout(holder)
+        self._stack.addWidget(self._empty)
+        self._stack.addWidget(tray)
+        self._waiting = label("", "secondary")
+        self.setLayout(
+            column(field("Click gives", self.source, 76), field("Draw", self.kind, 76), self._waiting, holder)
+        )
+        self.set_segmenters([])
+        document.proposals_changed.connect(self._show)
+        document.preview_changed.connect(self._show)
+        document.tool_changed.connect(self._show_kind)
+        document.settings_changed.connect(self._show_source)
+        self._show()
+
+    def set_segmenters(self, models: list[dict]) -> None:
+        """Models that may answer clicks, beside the region tree, which is always there."""
+        self.source.clear()
+        self.source.addItem("Region tree", "")
+        for model in models:
+            self.source.addItem(str(model["title"]), model["id"])
+        chosen = self._document.settings.sam_model
+        if chosen and self.source.findData(chosen) < 0:
+            self.source.addItem(chosen, chosen)
+        self._show_source()
+
+    def accept_now(self) -> None:
+        """Accept the preview, or the shown region."""
+        if self._document.preview is not None:
+            self._document.end_preview(accept=True)
+        else:
+            self._document.accept_candidate(self.mode.currentData())
+
+    def _reject(self) -> None:
+        if self._document.preview is not None:
+            self._document.end_preview(accept=False)
+        else:
+            self._document.clear_prompts()
+
+    def _show_source(self) -> None:
+        self.source.setCurrentIndex(max(0, self.source.findData(self._document.settings.sam_model)))
+
+    def _show_kind(self) -> None:
+        self.kind.setCurrentIndex(PROMPT_KINDS.index(self._document.prompt_kind))
+
+    def _on_source(self, _index: int) -> None:
+        self._document.change_settings(sam_model=self.source.currentData() or "")
+
+    def _on_kind(self, _index: int) -> None:
+        self._document.prompt_kind = self.kind.currentData()
+        self._document.tool_changed.emit()
+
+    def _on_hard(self, checked: bool) -> None:
+        self._document.is_exact_edge = checked
+
+    def _on_row(self, place: int) -> None:
+        if place >= 0:
+            self._document.step_candidate(place - self._document.candidate_index)
+
+    def _show(self) -> None:
+        document = self._document
+        candidates, preview = document.candidates, document.preview
+        self._waiting.setText("Looking for regions…")
+        self._waiting.setVisible(document.is_proposing)
+        self._stack.setCurrentIndex(1 if candidates or preview is not None else 0)
+        for control in (self._list, self._smaller, self._larger, self.mode, self._hard):
+            control.setVisible(preview is None)
+        if preview is not None:
+            self._text.setText(f"Preview: {preview.text.lower()}. Scroll through it, then accept or reject.")
+            return
+        if not candidates:
+            return
+        active = document.active_matte
+        into = f"“{active.name}”" if active is not None else "a new matte"
+        origin = "region tree" if candidates[0].origin == TREE_ORIGIN else candidates[0].origin
+        self._text.setText(f"From the {origin}, for {into}" if origin == TREE_ORIGIN else f"From {origin}, for {into}")
+        self._list.blockSignals(True)
+        if self._list.count() != len(candidates):
+            self._list.clear()
+            for _ in candidates:
+                self._list.addItem(QListWidgetItem(icon("selection", "text_2"), ""))
+        area = self._pixel_mm2()
+        for place, candidate in enumerate(candidates):
+            count = int(candidate.mask.sum())
+            size = f"{count * area / 100:.3g} cm²" if area else f"{count} px"
+            name = f"Level {candidate.level + 1}" if candidate.level is not None else f"Region {place + 1}"
+            self._list.item(place).setText(f"{name} · {size} · score {candidate.score:.2f}")
+        self._list.setCurrentRow(document.candidate_index)
+        self._list.scrollToItem(self._list.currentItem())
+        self._list.blockSignals(False)
+        self._smaller.setEnabled(document.candidate_index > 0)
+        self._larger.setEnabled(document.candidate_index + 1 < len(candidates))
+
+    def _pixel_mm2(self) -> float:
+        scan, candidates = self._document.scan, self._document.candidates
+        if scan is None or not candidates:
+            return 0.0
+        axis = candidates[0].axis
+        if axis == 0:
+            spacing = scan.in_plane_spacing_mm
+            return spacing[0] * spacing[1] if spacing is not None else 0.0
+        spacing_mm = scan.spacing_mm
+        if spacing_mm is None:
+            return 0.0
+        rows, columns = (spacing_mm[a] for a in range(3) if a != axis)
+        return rows * columns
+
+    def keyPressEvent(self, event) -> None:  # type: ignore[no-untyped-def]
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            self.accept_now()
+        elif event.key() == Qt.Key.Key_Escape:
+            self._reject()
+        else:
+            super().keyPressEvent(event)
