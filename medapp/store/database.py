@@ -59,17 +59,6 @@ def is_network_drive(folder: Path) -> bool:
     return kind in _NETWORK or kind.startswith(("fuse.sshfs", "fuse.s3", "fuse.rclone", "fuse.gvfs", "fuse.glusterfs"))
 
 
-def can_write(folder: Path) -> bool:
-    """True when a file can be made in a folder, tried by making one."""
-    probe = folder / f".probe-{uuid.uuid4().hex}"
-    try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError:
-        return False
-    return True
-
-
 class Database:
     """One project's SQLite file.
 
@@ -79,11 +68,12 @@ class Database:
     Attributes:
         path: The file.
         access: ``immutable`` reads a file that nobody can change (a read-only medium).
+        temporary: A folder that goes when the database is closed.
         uses_wal: False on a network drive or with an old SQLite, which get a rollback journal.
     """
 
-    def __init__(self, path: Path, access: Access = "write", on_network: bool = False) -> None:
-        self.path, self.access = path, access
+    def __init__(self, path: Path, access: Access = "write", on_network: bool = False, temporary: Any = None) -> None:
+        self.path, self.access, self.temporary = path, access, temporary
         module = driver()
         self.uses_wal = not on_network and module.sqlite_version_info >= SAFE_WAL
         address = f"file:{quote(str(path.resolve()))}"
@@ -194,6 +184,9 @@ class Database:
     def close(self) -> None:
         """Let go of the file."""
         self.engine.dispose()
+        if self.temporary is not None:
+            self.temporary.cleanup()
+            self.temporary = None
 
 
 def _on_begin(connection: Connection) -> None:

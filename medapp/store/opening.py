@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from sqlalchemy import insert
 
 from medapp.errors import MedappError, ProjectDamagedError, ProjectError, ProjectNewerError
 from medapp.store import tables
-from medapp.store.database import Access, Database, can_write, driver, explained, is_network_drive, sync_folder
+from medapp.store.database import Database, driver, explained, is_network_drive, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -69,28 +70,85 @@ def open_database(path: Path, mode: Literal["write", "read", "worker"]) -> tuple
     on_network = is_network_drive(path)
     if on_network:
         warnings.append("The project is on a network drive: saving is slower, and only one computer may write.")
-    access: Access = "read" if mode == "read" else "write"
-    if mode == "read" and not can_write(path):
-        access = "immutable" if not _has_wal(path) else "read"
-    database = Database(path / DATABASE, access, on_network)
+    if mode == "read":
+        return _open_to_read(path, on_network), tuple(warnings)
+    database = Database(path / DATABASE, "write", on_network)
     try:
+        if not (path / DATABASE).exists():
+            raise _damaged()
         _check_kind(database)
         if mode == "write":
             problems = database.problems()
             if problems:
-                raise ProjectDamagedError("The project's database is damaged.", "")
+                raise _damaged()
             _bring_up_to_date(database, path)
     except ProjectDamagedError:
         database.close()
         if mode != "write":
             raise
-        warnings.append(_restore(path))
-        database = Database(path / DATABASE, access, on_network)
+        warnings.append(_restore(path, on_network))
+        database = Database(path / DATABASE, "write", on_network)
         _check_kind(database)
+        _bring_up_to_date(database, path)
     except BaseException:
         database.close()
         raise
     return database, tuple(warnings)
+
+
+def _open_to_read(path: Path, on_network: bool) -> Database:
+    """Open without changing anything, also on a medium that cannot be written and for a project of an older format.
+
+    Where the file cannot be read as it lies (edits still in the write-ahead log of a read-only folder, an older
+    format), a temporary copy is opened.
+    """
+    database = Database(path / DATABASE, "read", on_network)
+    try:
+        _check_kind(database)
+    except (ProjectNewerError, ProjectDamagedError):
+        database.close()
+        raise
+    except ProjectError:
+        database.close()
+        if _has_wal(path):
+            return _temporary_copy(path, None)
+        database = Database(path / DATABASE, "immutable", on_network)
+        _check_kind(database)
+    if int(database.pragma("user_version")) == tables.SCHEMA_VERSION:
+        return database
+    try:
+        return _temporary_copy(path, database)
+    finally:
+        database.close()
+
+
+def _temporary_copy(path: Path, source: Database | None) -> Database:
+    folder = tempfile.TemporaryDirectory(prefix="medapp-read-")
+    copy = Path(folder.name) / DATABASE
+    try:
+        if source is not None:
+            source.backup_to(copy)
+        else:  # SQLite itself refuses to open it here, so nothing else can be writing
+            for ending in ("", "-wal"):
+                shutil.copyfile(path / f"{DATABASE}{ending}", copy.with_name(f"{DATABASE}{ending}"))
+        database = Database(copy, "write", temporary=folder)
+    except BaseException:
+        folder.cleanup()
+        raise
+    try:
+        _check_kind(database)
+        if int(database.pragma("user_version")) != tables.SCHEMA_VERSION:
+            from medapp.store.upgrading import upgrade
+
+            upgrade(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _damaged() -> ProjectDamagedError:
+    return ProjectDamagedError("The project's database is damaged.", "Open it for writing: the newest backup is used.")
 
 
 def _check_kind(database: Database) -> None:
@@ -161,7 +219,7 @@ def back_up(database: Database, path: Path, must_work: bool = False) -> None:
         log.warning("no backup was made: %s", type(error).__name__)
 
 
-def _restore(path: Path) -> str:
+def _restore(path: Path, on_network: bool) -> str:
     """Put the newest good backup in the place of a damaged database, which is kept aside.
 
     Raises:
@@ -200,7 +258,27 @@ def _restore(path: Path) -> str:
     except OSError as error:
         raise explained(error) from error
     log.warning("the database was damaged; opened backup %s", backup.stem)
-    return f"The database was damaged. The newest good backup was opened; the damaged file is kept as damaged-{aside}."
+    edits = _salvaged(path / f"damaged-{aside}.sqlite", path, on_network)
+    line = "The database was damaged. The newest good backup was opened"
+    line += f", and {edits} newer edits were read from the damaged file" if edits else ""
+    return f"{line}; the damaged file is kept as damaged-{aside}.sqlite."
+
+
+def _salvaged(damaged: Path, path: Path, on_network: bool) -> int:
+    if not damaged.exists():
+        return 0
+    from medapp.store.salvage import salvage  # rarely needed
+
+    database = Database(path / DATABASE, "write", on_network)
+    try:
+        _check_kind(database)
+        _bring_up_to_date(database, path)
+        return salvage(damaged, database)
+    except (MedappError, OSError) as error:
+        log.warning("nothing could be read from the damaged file: %s", type(error).__name__)
+        return 0
+    finally:
+        database.close()
 
 
 def copy_to(database: Database, path: Path, target: Path) -> None:

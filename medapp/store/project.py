@@ -88,6 +88,8 @@ class Project:
     def open(cls, path: Path, mode: Mode = "write", reader: str = "", take_over: bool = False) -> Project:
         """Open a project; after a crash everything that was acknowledged is there.
 
+        In a folder that cannot be written it opens read-only and says so in ``warnings``.
+
         Args:
             take_over: Take the writer's lock even from a window that may be alive.
 
@@ -100,15 +102,20 @@ class Project:
         path = Path(path)
         if not (path / opening.DATABASE).exists() and not opening.backups(path):
             raise ProjectError("There is no medapp project in this folder.", "Choose a folder that ends in .medapp.")
-        lock = WriterLock(path / opening.LOCK, take_over) if mode == "write" else None
+        warnings: tuple[str, ...] = ()
+        lock: WriterLock | None = None
         try:
-            database, warnings = opening.open_database(path, mode)
+            lock = WriterLock(path / opening.LOCK, take_over) if mode == "write" else None
+        except SaveFailedError:
+            mode, warnings = "read", ("The project can only be read: its folder is read-only or its disk is full.",)
+        try:
+            database, more = opening.open_database(path, mode)
         except BaseException:
             if lock is not None:
                 lock.release()
             raise
         project = cls(path, database, mode, reader, lock)
-        project.warnings = warnings
+        project.warnings = (*warnings, *more)
         try:
             if mode == "write":
                 project._begin_session()

@@ -93,10 +93,7 @@ def annotation_from(connection: Connection, row: RowMapping) -> Annotation:
     Raises:
         ProjectDamagedError: Manifest or a plane is not what was saved.
     """
-    try:
-        manifest = zstandard.ZstdDecompressor().decompress(row["content"], max_output_size=_LIMIT)
-    except zstandard.ZstdError as error:
-        raise _damaged() from error
+    manifest = _manifest(row["content"])
     if hashlib.sha256(manifest).hexdigest() != row["content_sha256"]:
         raise _damaged()
     content = json.loads(manifest)
@@ -119,6 +116,16 @@ def annotation_from(connection: Connection, row: RowMapping) -> Annotation:
                     volume.put((int(place), tile_row, tile_column), tile)
         annotation.add(matte)
     return annotation
+
+
+def planes_of(content: bytes) -> set[str]:
+    """Hashes of the planes that a revision names.
+
+    Raises:
+        ProjectDamagedError: The manifest cannot be read.
+    """
+    mattes = json.loads(_manifest(content))["mattes"]
+    return {sha256 for matte in mattes for planes in matte["layers"].values() for _, sha256 in planes}
 
 
 def newest(connection: Connection, series_id: str, before: int | None = None) -> RowMapping | None:
@@ -201,6 +208,13 @@ def revision_from(row: RowMapping) -> Revision:
 def last_seq(connection: Connection) -> int:
     """Number of the newest journalled edit, 0 when there is none."""
     return int(connection.execute(select(func.max(tables.journal.c.seq))).scalar() or 0)
+
+
+def _manifest(content: bytes) -> bytes:
+    try:
+        return zstandard.ZstdDecompressor().decompress(content, max_output_size=_LIMIT)
+    except zstandard.ZstdError as error:
+        raise _damaged() from error
 
 
 def _damaged() -> ProjectDamagedError:
