@@ -30,20 +30,18 @@ class SpatialMix(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """``(B, H, W, C)`` in; same shape out."""
         batch, height, width, channels = features.shape
-        shifted = _shift(self.omni_shift, features)
-        gate = self.receptance(shifted).sigmoid()
-        key, value = self.key(shifted), self.value(shifted)
+        shifted = _shift(self.omni_shift, features).reshape(batch, height * width, channels)
+        by_channel = shifted.transpose(1, 2)  # (B, C, T): a view; the products below read it as it lies
+        gate = torch.matmul(self.receptance.weight, by_channel).sigmoid()
+        key = torch.matmul(self.key.weight, by_channel)
+        value = torch.matmul(self.value.weight, by_channel)
         for index in range(PASSES):
             by_rows = index % 2 == 0
-            k, v = (key, value) if by_rows else (key.transpose(1, 2), value.transpose(1, 2))
-            mixed = bidirectional_wkv(
-                k.reshape(batch, height * width, channels),
-                v.reshape(batch, height * width, channels),
-                self.spatial_decay[index],
-                self.spatial_first[index],
-            )
-            value = mixed.view(k.shape) if by_rows else mixed.view(k.shape).transpose(1, 2)
-        return self.output(gate * value)
+            k = key if by_rows else _turn(key, height, width)
+            v = value if by_rows else _turn(value, height, width)
+            mixed = bidirectional_wkv(k, v, self.spatial_decay[index], self.spatial_first[index])
+            value = mixed if by_rows else _turn(mixed, width, height)
+        return self.output((gate * value).transpose(1, 2)).view(batch, height, width, channels)
 
 
 class ChannelMix(nn.Module):
@@ -59,7 +57,8 @@ class ChannelMix(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """``(B, H, W, C)`` in; same shape out."""
         shifted = _shift(self.omni_shift, features)
-        hidden = self.key(shifted).relu().square()  # (B, H, W, 4C)
+        hidden = self.key(shifted).relu_()  # (B, H, W, 4C)
+        hidden = hidden * hidden
         return self.receptance(shifted).sigmoid() * self.value(hidden)
 
 
@@ -176,6 +175,11 @@ class RestoreRWKV(nn.Module):
 
 def _blocks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(Block(channels) for _ in range(count)))
+
+
+def _turn(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Re-order ``(B, C, T)`` tokens of an image of this height and width from rows to columns."""
+    return tokens.unflatten(2, (height, width)).transpose(2, 3).flatten(2)
 
 
 def _shift(omni_shift: OmniShift, features: Tensor) -> Tensor:

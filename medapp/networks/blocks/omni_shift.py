@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class OmniShift(nn.Module):
@@ -31,12 +31,13 @@ class OmniShift(nn.Module):
         """``(C, 1, 5, 5)``; one convolution with it equals the sum of the four branches."""
         centre = self.alpha[1] * self.conv1x1.weight + self.alpha[0]  # (C, 1, 1, 1)
         middle = self.alpha[2] * self.conv3x3.weight
-        return self.alpha[3] * self.conv5x5.weight + F.pad(middle, (1, 1, 1, 1)) + F.pad(centre, (2, 2, 2, 2))
+        outer = self.alpha[3] * self.conv5x5.weight
+        return outer + functional.pad(middle, (1, 1, 1, 1)) + functional.pad(centre, (2, 2, 2, 2))
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, C, H, W)`` in; same shape out."""
         kernel = self.merged_kernel().to(features.dtype)
-        return F.conv2d(features, kernel, padding=2, groups=features.shape[1])
+        return functional.conv2d(features, kernel, padding=2, groups=features.shape[1])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         accept_deployed_kernel(state_dict, prefix)

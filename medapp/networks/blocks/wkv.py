@@ -1,4 +1,4 @@
-"""Bi-directional WKV: linear attention whose weights fall off with distance, by cumulative sums."""
+"""Bi-directional WKV: linear attention whose weights fall off with distance, by cumulative sums over blocks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+BLOCK = 32
+"""Tokens that meet each other directly, as one matrix product; blocks exchange only their sums."""
 FLOAT32_DECAY_LIMIT = 50.0
-"""Above it the position factors of the float32 sums overflow."""
+"""Above it the position factors of float32 sums overflow, and float64 is used."""
 FLOAT64_DECAY_LIMIT = 400.0
 """Above it the float64 sums overflow too, and the associative scan takes over."""
 GROUP_ELEMENTS = 4_000_000
@@ -22,76 +25,102 @@ def bidirectional_wkv(key: Tensor, value: Tensor, decay: Tensor, bonus: Tensor) 
     position factor exceeds ``exp(|decay|)`` over a whole image.
 
     Args:
-        key: ``(B, T, C)``, any float dtype.
-        value: ``(B, T, C)``.
+        key: ``(B, C, T)``, any float dtype.
+        value: ``(B, C, T)``.
         decay: ``(C,)``, before the division by ``T``; negative values favour far tokens.
         bonus: ``(C,)``, before the division by ``T``; weight of the token itself.
 
     Returns:
-        ``(B, T, C)`` in the dtype of ``value``; float32 or better inside.
+        ``(B, C, T)`` in the dtype of ``value``; float32 or better inside.
 
     Reference:
         Yang et al., "Restore-RWKV: Efficient and Effective Medical Image Restoration with RWKV", JBHI 2026.
     """
-    tokens = key.shape[1]
+    tokens = key.shape[2]
     decay_limit = float(decay.detach().abs().max())
-    dtype = _sum_dtype(decay_limit, key.device)
-    if decay_limit > FLOAT64_DECAY_LIMIT or (dtype is torch.float32 and decay_limit > FLOAT32_DECAY_LIMIT):
+    has_float64 = key.device.type != "mps"
+    dtype = torch.float64 if decay_limit > FLOAT32_DECAY_LIMIT and has_float64 else torch.float32
+    if decay_limit > (FLOAT64_DECAY_LIMIT if has_float64 else FLOAT32_DECAY_LIMIT):
         weigh = _wkv_by_scan
     else:
-        weigh = _wkv_by_sums
+        weigh = _wkv_by_blocks
     w = decay.to(dtype) / tokens
     u = bonus.to(dtype) / tokens
     if torch.is_grad_enabled():
         return weigh(key.to(dtype), value.to(dtype), w, u).to(value.dtype)
-    groups = max(1, min(key.shape[2], -(-key.numel() // GROUP_ELEMENTS)))
-    edges = [round(i * key.shape[2] / groups) for i in range(groups + 1)]
+    groups = max(1, min(key.shape[1], -(-key.numel() // GROUP_ELEMENTS)))
+    edges = [round(i * key.shape[1] / groups) for i in range(groups + 1)]
     parts = [
-        weigh(key[..., a:b].to(dtype), value[..., a:b].to(dtype), w[a:b], u[a:b]).to(value.dtype)
+        weigh(key[:, a:b].to(dtype), value[:, a:b].to(dtype), w[a:b], u[a:b]).to(value.dtype)
         for a, b in pairwise(edges)
     ]
-    return parts[0] if groups == 1 else torch.cat(parts, dim=2)
+    return parts[0] if groups == 1 else torch.cat(parts, dim=1)
 
 
-def _sum_dtype(decay_limit: float, device: torch.device) -> torch.dtype:
-    """Float32 where its cumulative sum is exact enough, float64 elsewhere; MPS has no float64."""
-    if device.type == "mps":
-        return torch.float32
-    # torch accumulates a float32 cumulative sum in double on a CPU; other devices do not promise that
-    if device.type == "cpu" and decay_limit <= FLOAT32_DECAY_LIMIT:
-        return torch.float32
-    return torch.float64
-
-
-def _wkv_by_sums(key: Tensor, value: Tensor, w: Tensor, u: Tensor) -> Tensor:
-    """Two exclusive prefix and two exclusive suffix sums; all terms of the denominator are positive."""
-    tokens = key.shape[1]
-    weight = (key - key.amax(dim=1, keepdim=True).detach()).exp()  # (B, T, C)
-    place = torch.arange(tokens, device=key.device, dtype=key.dtype) - (tokens - 1) / 2
-    rise = (place[:, None] * w).exp()  # (T, C)
-    fall = (-place[:, None] * w).exp()
-    step, own = w.exp(), u.exp()
-    weighted = weight * value
-    denominator = step * (fall * _before(weight * rise) + rise * _after(weight * fall)) + own * weight
-    numerator = step * (fall * _before(weighted * rise) + rise * _after(weighted * fall)) + own * weighted
+def _wkv_by_blocks(key: Tensor, value: Tensor, w: Tensor, u: Tensor) -> Tensor:
+    """Weights inside a block as a matrix; what lies before and after the block by two cumulative sums."""
+    batch, channels, tokens = key.shape
+    weight = (key - key.amax(dim=2, keepdim=True).detach()).exp()
+    terms = torch.stack([weight, weight * value], dim=2)  # (B, C, 2, T)
+    surplus = -tokens % BLOCK
+    if surplus:
+        terms = functional.pad(terms, (0, surplus))  # weightless tokens at the end
+    blocks = (tokens + surplus) // BLOCK
+    inside, to_end, to_start = _block_weights(w, u)
+    rows = terms.reshape(batch, channels, 2 * blocks, BLOCK)
+    # what a block hands on, as seen from its last and its first token
+    ends = torch.stack([to_end, to_start], dim=-1)  # (C, L, 2)
+    sums = torch.matmul(rows, ends).view(batch, channels, 2, blocks, 2)
+    carried = _carry(sums, w)  # (B, C, 2, n, 2)
+    fall_off = torch.stack([to_start, to_end], dim=1)  # (C, 2, L)
+    sums_at = torch.matmul(carried.reshape(batch, channels, 2 * blocks, 2), fall_off).flatten(0, 1)
+    inside = inside.expand(batch, -1, -1, -1).reshape(batch * channels, BLOCK, BLOCK)
+    sums_at = torch.baddbmm(sums_at, rows.flatten(0, 1), inside).view(batch, channels, 2, blocks * BLOCK)
+    denominator, numerator = sums_at[:, :, 0, :tokens], sums_at[:, :, 1, :tokens]
     return numerator / denominator
 
 
-def _before(terms: Tensor) -> Tensor:
-    """Sum of all earlier tokens. Removing the own term is safe: it enters the result with weight about one."""
-    return terms.cumsum(dim=1) - terms
+def _block_weights(w: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights between the tokens of a block.
+
+    Returns:
+        ``(C, L, L)`` between every two tokens; ``(C, L)`` fall-off from a token to the block's last one and to its
+        first one.
+    """
+    place = torch.arange(BLOCK, device=w.device, dtype=w.dtype)
+    distance = (place[:, None] - place[None, :]).abs()
+    inside = (-(distance - 1) * w[:, None, None]).exp()
+    own = torch.eye(BLOCK, device=w.device, dtype=torch.bool)
+    inside = torch.where(own, u.exp()[:, None, None], inside)
+    to_end = (-(BLOCK - 1 - place) * w[:, None]).exp()
+    to_start = (-place * w[:, None]).exp()
+    return inside, to_end, to_start
 
 
-def _after(terms: Tensor) -> Tensor:
-    """Sum of all later tokens, by its own scan: total minus prefix would cancel."""
-    return terms.flip(1).cumsum(dim=1).flip(1) - terms
+def _carry(sums: Tensor, w: Tensor) -> Tensor:
+    """What all earlier blocks (last index 0) and all later ones (1) weigh, seen from the block's nearest token.
+
+    ``sums`` is ``(B, C, 2, n, 2)``; so few numbers that float64 costs nothing, where the device has it.
+    """
+    dtype = torch.float32 if sums.device.type == "mps" else torch.float64
+    blocks = sums.shape[3]
+    place = (torch.arange(blocks, device=w.device, dtype=dtype) - (blocks - 1) / 2) * BLOCK
+    rise = (place * w.to(dtype)[:, None]).exp()[:, None]  # (C, 1, n)
+    fall = (-place * w.to(dtype)[:, None]).exp()[:, None]
+    before, after = sums[..., 0].to(dtype) * rise, sums[..., 1].to(dtype) * fall
+    past = functional.pad(before.cumsum(dim=-1)[..., :-1], (1, 0)) * fall
+    # its own scan from the end: total minus prefix would cancel
+    future = functional.pad(after.flip(-1).cumsum(dim=-1).flip(-1)[..., 1:], (0, 1)) * rise
+    # the neighbouring block touches this one: one block length less than from start to start
+    nearer = (BLOCK * w.to(dtype)).exp()[:, None, None]
+    return torch.stack([past * nearer, future * nearer], dim=-1).to(sums.dtype)
 
 
 def _wkv_by_scan(key: Tensor, value: Tensor, w: Tensor, u: Tensor) -> Tensor:
     """Log-space doubling scan: slower, but stable for any decay."""
     past = _scan(key, value, w)
-    future = tuple(part.flip(1) for part in _scan(key.flip(1), value.flip(1), w))
-    own = (key + u, torch.ones_like(key), value)
+    future = tuple(part.flip(2) for part in _scan(key.flip(2), value.flip(2), w))
+    own = (key + u[:, None], torch.ones_like(key), value)
     scale = torch.maximum(torch.maximum(past[0], future[0]), own[0])
     denominator, numerator = torch.zeros_like(key), torch.zeros_like(key)
     for log_scale, total, weighted in (past, future, own):
@@ -105,18 +134,19 @@ def _scan(key: Tensor, value: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor
     """For each token the decayed sum over all earlier ones as ``(log scale, weights, weighted values)``."""
     log_scale, total, weighted = key, torch.ones_like(key), value
     reach = 1
-    while reach < key.shape[1]:
-        earlier = log_scale[:, :-reach] - reach * w
-        scale = torch.maximum(earlier, log_scale[:, reach:])
-        left, right = (earlier - scale).exp(), (log_scale[:, reach:] - scale).exp()
-        total = torch.cat([total[:, :reach], left * total[:, :-reach] + right * total[:, reach:]], dim=1)
-        weighted = torch.cat([weighted[:, :reach], left * weighted[:, :-reach] + right * weighted[:, reach:]], dim=1)
-        log_scale = torch.cat([log_scale[:, :reach], scale], dim=1)
+    while reach < key.shape[2]:
+        earlier = log_scale[..., :-reach] - reach * w[:, None]
+        scale = torch.maximum(earlier, log_scale[..., reach:])
+        left, right = (earlier - scale).exp(), (log_scale[..., reach:] - scale).exp()
+        total = torch.cat([total[..., :reach], left * total[..., :-reach] + right * total[..., reach:]], dim=2)
+        sums = left * weighted[..., :-reach] + right * weighted[..., reach:]
+        weighted = torch.cat([weighted[..., :reach], sums], dim=2)
+        log_scale = torch.cat([log_scale[..., :reach], scale], dim=2)
         reach *= 2
     # exclusive: shift by one token; the neighbour counts with weight one
-    nothing = torch.full_like(key[:, :1], -torch.inf)
+    nothing = torch.full_like(key[..., :1], -torch.inf)
     return (
-        torch.cat([nothing, log_scale[:, :-1]], dim=1),
-        torch.cat([torch.zeros_like(nothing), total[:, :-1]], dim=1),
-        torch.cat([torch.zeros_like(nothing), weighted[:, :-1]], dim=1),
+        torch.cat([nothing, log_scale[..., :-1]], dim=2),
+        torch.cat([torch.zeros_like(nothing), total[..., :-1]], dim=2),
+        torch.cat([torch.zeros_like(nothing), weighted[..., :-1]], dim=2),
     )

@@ -1,0 +1,55 @@
+"""``medapp evaluate``: measure a task on held-out patients against classical methods."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from medapp import paths
+from medapp.errors import UsageError
+from medapp.networks.library import ModelLibrary
+from medapp.progress import Progress, ProgressEvent
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``evaluate`` to the command line."""
+    parser = subparsers.add_parser("evaluate", help="measure a task on held-out patients against classical methods")
+    parser.add_argument("--task", required=True, help="ct-denoise")
+    parser.add_argument("--model", help="one model of the library; default: all models of the task")
+    parser.add_argument("--models-dir", type=Path, help="look for models here instead of in the library")
+    parser.add_argument("--data", type=Path, help="folder of scans; default: the val rows of $MEDAPP_SHARED/data")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
+    parser.add_argument("--slices", type=int, default=5, help="slices of each subject, evenly spaced")
+    parser.add_argument("--quick", action="store_true", help="quarter dose with the soft kernel only")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate; prints the result as JSON."""
+    from medapp.services.evaluate import evaluate
+
+    data = arguments.data or paths.shared_data_dir()
+    if not data.exists():
+        raise UsageError("There are no evaluation data at this place", "Set MEDAPP_SHARED, or use --data DIR")
+    if arguments.slices < 1:
+        raise UsageError("--slices must be at least 1", "The default is 5")
+    shipped = arguments.models_dir or paths.shipped_models_dir()
+    library = ModelLibrary(shipped, arguments.models_dir or paths.user_models_dir())
+    result = evaluate(
+        arguments.task, library, data, Progress(_show), arguments.model, arguments.slices, not arguments.quick
+    )
+    text = json.dumps(result, indent=2)
+    if arguments.json:
+        try:
+            arguments.json.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError("The result file cannot be written", "Choose another place with --json") from error
+    print(text)
+    return 0
+
+
+def _show(event: ProgressEvent) -> None:
+    if event.total and event.done % 10 == 0:
+        print(f"{event.note or event.unit} {event.done}/{event.total}", file=sys.stderr, flush=True)

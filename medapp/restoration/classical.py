@@ -1,0 +1,148 @@
+"""Classical filters of scikit-image as restorers: what a network has to beat, and what serves where no network fits."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, denoise_wavelet
+
+from medapp.errors import UnsuitableModelError
+from medapp.progress import Progress
+from medapp.restoration.fit import Fit, ScanFacts, fit_filter
+from medapp.restoration.metrics import slice_noise
+from medapp.restoration.restorer import RestoredSlice, Restorer
+
+NLM_ID = "filter-nlm"
+
+Filter = Callable[[NDArray[np.float32], float, float], NDArray]
+"""Image scaled to about 0..1, its noise on that scale, the strength to tune; the same shape back."""
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """A tuned filter.
+
+    Attributes:
+        strength: Times the noise of the slice; tuned for the best PSNR on training patients.
+        step: Pixel distance at which the noise is measured; see ``slice_noise``.
+        value_range: Values ``(low, high)`` the filter looks at; None = the slice's own 0.5 to 99.5 percentiles.
+    """
+
+    strength: float
+    value_range: tuple[float, float] | None = None
+    step: int = 1
+
+
+@dataclass
+class FilterRestorer(Restorer):
+    """A filter with its settings; measures the noise of each slice by itself."""
+
+    id: str
+    chip: str
+    name: str
+    run: Filter
+    settings: FilterSettings
+
+    def fit(self, facts: ScanFacts) -> Fit:
+        """Any grey image."""
+        return fit_filter(facts)
+
+    def restore(self, values: NDArray[np.float32], progress: Progress) -> RestoredSlice:
+        """Filter one slice; voxels beyond the range the filter looks at keep what they stand out by."""
+        is_finite = np.isfinite(values)
+        if not is_finite.any():
+            return RestoredSlice(values.copy(), int(values.size))
+        low, high = self.settings.value_range or _own_range(values[is_finite])
+        filled = np.where(is_finite, values, low).astype(np.float32)
+        clipped = np.clip(filled, low, high)
+        scaled = (clipped - np.float32(low)) / np.float32(high - low)
+        sigma = content_noise(filled, self.settings.step) / (high - low)
+        if sigma <= 0.0:
+            return RestoredSlice(values.copy(), int(np.count_nonzero(~is_finite)))
+        change = (np.asarray(self.run(scaled, sigma, self.settings.strength), np.float32) - scaled) * np.float32(
+            high - low
+        )
+        # outside the range there is nothing to see and nothing to change
+        is_outside = ~is_finite | (values < low) | (values > high)
+        restored = np.where(is_outside, values, filled + change)
+        return RestoredSlice(restored.astype(np.float32), int(np.count_nonzero(~is_finite)))
+
+
+def content_noise(values: NDArray, step: int = 1) -> float:
+    """Noise of a slice where there is something to see: outside of the flat background."""
+    background = np.quantile(values, 0.02)
+    spread = float(np.quantile(values, 0.98)) - float(background)
+    where = values > background + 0.1 * spread
+    noise = slice_noise(values, where, step=step) if spread > 0 else 0.0
+    return noise or slice_noise(values, step=step)
+
+
+def _own_range(values: NDArray) -> tuple[float, float]:
+    low, high = (float(q) for q in np.quantile(values, (0.005, 0.995)))
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _nlm(image: NDArray[np.float32], sigma: float, strength: float) -> NDArray:
+    return denoise_nl_means(image, patch_size=5, patch_distance=6, h=strength * sigma, sigma=sigma, fast_mode=True)
+
+
+def _tv(image: NDArray[np.float32], sigma: float, strength: float) -> NDArray:
+    return denoise_tv_chambolle(image, weight=strength * sigma, max_num_iter=100)
+
+
+def _wavelet(image: NDArray[np.float32], sigma: float, strength: float) -> NDArray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyWavelets warns that small slices limit the number of levels
+        return denoise_wavelet(image, sigma=strength * sigma, method="BayesShrink", mode="soft", wavelet="sym4")
+
+
+FILTERS: dict[str, tuple[str, Filter]] = {
+    "nlm": ("non-local means", _nlm),
+    "tv": ("total variation", _tv),
+    "wavelet": ("wavelet", _wavelet),
+}
+CT_RANGE = (-260.0, 340.0)
+"""HU the filters look at: the display window with a margin, where they are judged."""
+TUNED_CT: dict[tuple[str, str], FilterSettings] = {
+    ("nlm", "hann"): FilterSettings(4.0, CT_RANGE, 1),
+    ("tv", "hann"): FilterSettings(4.0, CT_RANGE, 1),
+    ("wavelet", "hann"): FilterSettings(0.5, CT_RANGE, 3),
+    ("nlm", "ramp"): FilterSettings(0.8, CT_RANGE, 3),
+    ("tv", "ramp"): FilterSettings(1.0, CT_RANGE, 3),
+    ("wavelet", "ramp"): FilterSettings(1.0, CT_RANGE, 3),
+}
+"""By filter and reconstruction kernel, for quarter dose on training patients; ``docs/models.md`` says how."""
+TUNED_OTHER = {
+    "nlm": FilterSettings(0.8, None, 2),
+    "tv": FilterSettings(1.0, None, 2),
+    "wavelet": FilterSettings(1.0, None, 2),
+}
+"""For every other modality."""
+
+
+def classical_restorer(model_id: str, modality: str | None = None) -> FilterRestorer:
+    """A filter by its id: ``filter-nlm``, ``filter-tv`` or ``filter-wavelet``.
+
+    Raises:
+        UnsuitableModelError: There is no such filter.
+    """
+    key = model_id.removeprefix("filter-")
+    if key not in FILTERS or key == model_id:
+        raise UnsuitableModelError(f"There is no filter '{model_id[:40]}'", f"Use {NLM_ID}")
+    name, run = FILTERS[key]
+    settings = TUNED_CT[key, "hann"] if modality == "CT" else TUNED_OTHER[key]
+    return FilterRestorer(model_id, f"FILTERED · {name}", name, run, settings)
+
+
+def evaluation_filter(key: str, kernel: str) -> FilterRestorer | None:
+    """A filter as tuned for low-dose CT of a reconstruction kernel; None when its library is not installed."""
+    if key == "wavelet" and importlib.util.find_spec("pywt") is None:
+        return None
+    restorer = classical_restorer(f"filter-{key}", "CT")
+    restorer.settings = TUNED_CT[key, kernel]
+    return restorer
