@@ -59,7 +59,7 @@ class DicomVoxels:
                         reader.close()
                     reader, reading = FrameReader(file), file
                 if file.transfer_syntax in COMPRESSED:
-                    progress.parsing(file.shown, time_limit(file))
+                    progress.parsing(file.shown, time_limit(file), 8 * file.rows * file.columns)
                 if reader.is_direct and not self._to_values:
                     reader.read_plain(frame.index, out[z])
                     stored = out[z]

@@ -274,7 +274,7 @@ class RasterVoxels:
         alpha: NDArray[np.uint16] | None = None
         limit = min(10.0, 5.0 + page.width * page.height / 10e6)
         notes: list[str] = []
-        progress.parsing(self._shown, limit)
+        progress.parsing(self._shown, limit, out.nbytes)
         try:
             with open_unchanged(self._path, self._stamp, self._name) as file, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
