@@ -144,13 +144,36 @@ def open_unchanged(path: Path, stamp: tuple[int, int, int], name: str) -> Binary
     return file
 
 
-def open_dicom(path: Path, shown: str = "", tags: list[str | int] | None = None) -> DicomFile:
+def read_plain_header(path: Path, tags: list[str | int]) -> Header:
+    """Some elements of any DICOM file, image or not.
+
+    Raises:
+        UnreadableFileError: The header cannot be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with path.open("rb") as file:
+                dataset = read_partial(file, _at_pixels, force=True, specific_tags=_tag_list(tuple(tags)))
+        except RecursionError as error:
+            raise UnreadableFileError(
+                f"{path.name}: sequences are nested deeper than {MAX_DEPTH} levels.", "This file is not safe to open."
+            ) from error
+        except Exception as error:  # pydicom raises whatever the bytes provoke
+            raise UnreadableFileError(f"{path.name} is damaged: its header cannot be read.", _COPY) from error
+    return Header(dataset, path.name)
+
+
+def open_dicom(
+    path: Path, shown: str = "", tags: list[str | int] | None = None, accept: frozenset[str] = frozenset()
+) -> DicomFile:
     """Read the header of a DICOM image and make sure that its pixels are there.
 
     Args:
         path: A regular file whose first bytes look like DICOM.
         shown: What findings call it; the path when empty.
         tags: Elements to read besides the usual ones.
+        accept: SOP classes to open although they are no images to look at (SEG).
 
     Raises:
         HoldsNoImageError: A sound file without an image; its message says which kind.
@@ -164,7 +187,7 @@ def open_dicom(path: Path, shown: str = "", tags: list[str | int] | None = None)
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             stamp = (status.st_size, status.st_mtime_ns, status.st_ino)
-            return _read(file, path, name, shown or str(path), stamp, TAGS + (tags or []))
+            return _read(file, path, name, shown or str(path), stamp, TAGS + (tags or []), accept)
     except OSError as error:
         raise UnreadableFileError(
             f"{name} cannot be read: {error.strerror or 'I/O error'}.", "Check that you may open it."
@@ -172,7 +195,13 @@ def open_dicom(path: Path, shown: str = "", tags: list[str | int] | None = None)
 
 
 def _read(
-    file: BinaryIO, path: Path, name: str, shown: str, stamp: tuple[int, int, int], tags: list[str | int]
+    file: BinaryIO,
+    path: Path,
+    name: str,
+    shown: str,
+    stamp: tuple[int, int, int],
+    tags: list[str | int],
+    accept: frozenset[str],
 ) -> DicomFile:
     start = file.read(1024)
     content: bytes | None = None
@@ -208,7 +237,8 @@ def _read(
     if caught:
         notes.append("The header is not written as DICOM asks; every element that medapp uses could be read.")
     sop_class = header.text("SOPClassUID") or _meta_class(dataset)
-    _check_is_image(dataset, header, sop_class, name)
+    if sop_class not in accept:
+        _check_is_image(dataset, header, sop_class, name)
     is_implicit, is_little = dataset.original_encoding
     if not syntax:
         syntax = IMPLICIT if is_implicit else (EXPLICIT if is_little else BIG_ENDIAN)

@@ -128,9 +128,24 @@ class FrameReader:
     def _native(self, index: int) -> NDArray:
         file = self._file
         assert self._source is not None
+        if file.bits_allocated == 1 and file.transfer_syntax != _BIG_ENDIAN:
+            return self._bits(index)
         self._source.seek(file.pixel_offset)
         array = self._run(self._source, index, None, file.frames)
         return array.astype(np.float32) if file.pixel_keyword != "PixelData" else array
+
+    def _bits(self, index: int) -> NDArray:
+        """One frame of packed bits, which need not begin at a byte (DICOM PS3.5 8.1.1)."""
+        file = self._file
+        assert self._source is not None
+        count = file.rows * file.columns
+        start = index * count
+        self._source.seek(file.pixel_offset + start // 8)
+        packed = np.frombuffer(self._source.read((start % 8 + count + 7) // 8), dtype=np.uint8)
+        bits = np.unpackbits(packed, bitorder="little")[start % 8 : start % 8 + count]
+        if bits.size != count:
+            raise UnreadableFileError(f"{file.name} is truncated: {bits.size} of {count} pixels of a frame.", _COPY)
+        return bits.reshape(file.rows, file.columns)
 
     def _compressed(self, index: int) -> NDArray:
         file, source = self._file, self._source

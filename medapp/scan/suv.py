@@ -60,7 +60,7 @@ def _factor(header: Header, headers: list[Header], unit: str) -> float:
     elif unit != "BQML":
         raise _MissingError("only Bq/ml, counts with a scale, and g/ml can be converted")
     corrections = {text.upper() for text in header.texts("CorrectedImage")}
-    if not {"ATTN", "DECAY"} <= corrections:
+    if "ATTN" not in corrections or not corrections & {"DECY", "DECAY"}:  # DECY is the standard's term
         raise _MissingError("the images are not corrected for attenuation and decay")
     return to_activity * _weight(header) * 1000.0 / _dose(header, headers)
 
