@@ -1,0 +1,224 @@
+"""What one viewport shows of the document: which series on which side, lined up, with mattes and chips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from PySide6.QtCore import QRect
+
+from medapp.scan.scan import Scan
+from medapp.ui.canvas.compare import Alignment, align, difference, difference_limit
+from medapp.ui.canvas.furniture import Chip
+from medapp.ui.canvas.overlay import MatteOverlay
+from medapp.ui.canvas.picture import Picture
+from medapp.ui.canvas.plane import Plane
+from medapp.ui.document import Document
+
+_CHIP_WORDS = {"restored": "RESTORED", "filtered": "FILTERED", "synthetic": "SYNTHETIC PET"}
+
+
+@dataclass
+class Pane:
+    """One picture in a part of the viewport.
+
+    Attributes:
+        area: The part whose middle the camera looks at; ``clip`` is what may be painted of it.
+        side: ``original``, ``processed`` or ``difference``.
+        picture: None where there is nothing to show, ``note`` says why.
+        scan, alignment: What lies under the pointer here.
+    """
+
+    area: QRect
+    clip: QRect
+    side: str
+    chip: Chip
+    picture: Picture | None = None
+    scan: Scan | None = None
+    alignment: Alignment | None = None
+    note: str = ""
+
+
+def processed_chip(info: Any, suffix: str = "") -> Chip:
+    """The chip of a processed series from its row in the project, or from what is known of a run under way."""
+    kind = str(getattr(info, "kind", "") or "restored")
+    kind = kind if kind in _CHIP_WORDS else "restored"
+    provenance = getattr(info, "provenance", None) or {}
+    model = str(provenance.get("model", "") or getattr(info, "model", "") or "")
+    version = str(provenance.get("version", "") or provenance.get("model_version", "") or "")
+    if kind == "filtered":
+        parts = [_CHIP_WORDS[kind], model or "non-local means"]
+    else:
+        parts = [_CHIP_WORDS[kind], " ".join(part for part in (model, version) if part)]
+    return Chip(" · ".join(part for part in (*parts, suffix) if part), kind)
+
+
+class Content:
+    """Keeps the pictures of one viewport up to date with the document.
+
+    Attributes:
+        plane, index: Of the series on screen; ``plane`` is None without one.
+        overlay: The mattes, on the grid of the original series.
+        overlay_at: Where that grid lies in the frame.
+        shows_original: The key is held: the original alone.
+        limit: Range of the difference colours, kept while stepping through slices.
+    """
+
+    def __init__(self, document: Document, axis: int) -> None:
+        self.document = document
+        self.axis = axis
+        self.plane: Plane | None = None
+        self.index = 0
+        self.overlay = MatteOverlay()
+        self.overlay_at: Alignment | None = None
+        self.shows_original = False
+        self.limit = 1.0
+        self._limit_of: object = None
+        self._pictures = {side: Picture() for side in ("original", "processed", "difference")}
+        self._plane_of: tuple[Scan, int] | None = None
+
+    @property
+    def mode(self) -> str:
+        """The compare mode that applies now."""
+        document = self.document
+        has_pair = document.processed is not None and document.original is not None
+        return document.compare_mode if has_pair and not self.shows_original else "single"
+
+    @property
+    def unit(self) -> str:
+        """Of the values on screen; empty when they have none."""
+        unit = self.document.scan.unit if self.document.scan is not None else ""
+        return "" if unit == "arbitrary" else unit
+
+    def follow(self) -> Plane | None:
+        """Take over series, plane and slice from the document."""
+        scan = self.document.scan
+        if scan is None:
+            self.plane = None
+            return None
+        if self._plane_of is None or self._plane_of[0] is not scan or self._plane_of[1] != self.axis:
+            self.plane = Plane.of(scan, self.axis)
+            self._plane_of = (scan, self.axis)
+        self.index = self.document.position_zyx[self.axis]
+        return self.plane
+
+    def panes(self, view: QRect) -> list[Pane]:
+        """The panes of the viewport, pictures rendered."""
+        document, plane = self.document, self.follow()
+        if plane is None or document.scan is None:
+            return []
+        self._show_mattes()
+        mode = self.mode
+        if mode == "side by side":
+            half = view.width() // 2
+            left = QRect(view.left(), view.top(), half - 1, view.height())
+            right = QRect(view.left() + half + 1, view.top(), view.width() - half - 1, view.height())
+            return [self._side("original", left, left), self._side("processed", right, right)]
+        if mode == "swipe":
+            at = self.divider_x(view)
+            left = QRect(view.left(), view.top(), at - view.left(), view.height())
+            right = QRect(at, view.top(), view.right() + 1 - at, view.height())
+            return [self._side("original", view, left), self._side("processed", view, right)]
+        if mode == "difference":
+            return [self._difference(view)]
+        side = "processed" if document.is_derived and not self.shows_original else "original"
+        return [self._side(side, view, view)]
+
+    def divider_x(self, view: QRect) -> int:
+        """Where the swipe line is."""
+        return view.left() + round(self.document.divider * view.width())
+
+    def patch(self, box: Any) -> None:
+        """The overlay has changed in a display box: put it into the pictures."""
+        for picture in (self._pictures["original"], self._pictures["processed"]):
+            picture.patch(self.overlay, box)
+
+    def forget_voxels(self) -> None:
+        """Voxels of a series under way have changed."""
+        for picture in self._pictures.values():
+            picture.forget()
+        self._limit_of = None
+
+    # --------------------------------------------------------------------------------------------------------- inside
+
+    def _show_mattes(self) -> None:
+        document, plane = self.document, self.plane
+        assert plane is not None
+        assert document.scan is not None
+        self.overlay_at = align(document.scan, plane, self.index, document.original or document.scan)
+        if document.annotation is None or self.overlay_at.index is None:
+            self.overlay.show(None, self.overlay_at.plane, 0, "tint", None)
+            return
+        self.overlay.show(
+            document.annotation if document.overlays_visible else None,
+            self.overlay_at.plane,
+            self.overlay_at.index,
+            document.matte_view,
+            document.active_matte.matte_id if document.active_matte is not None else None,
+            shows_band=document.tool == "unknown",
+        )
+
+    def _is_ready(self, side: str, at: Alignment) -> bool:
+        document = self.document
+        slices = document.processed_slices if side == "processed" else document.arrived_slices
+        if slices is None or (side == "original" and document.original is not document.scan):
+            return True
+        return at.index in slices if self.axis == 0 else len(slices) >= at.plane.shape[0]
+
+    def _side(self, side: str, area: QRect, clip: QRect) -> Pane:
+        document, plane = self.document, self.plane
+        assert plane is not None
+        assert document.scan is not None
+        chip = Chip("ORIGINAL")
+        scan = document.original or document.scan
+        if side == "processed":
+            scan = document.scan if document.is_derived else document.processed or document.scan
+            info = document.series if document.is_derived else document.processed_info
+            at = align(document.scan, plane, self.index, scan)
+            is_partial = document.processed_slices is not None
+            if is_partial and not self._is_ready("processed", at):
+                side, scan, chip = "original", document.original or document.scan, Chip("ORIGINAL · not restored yet")
+            else:
+                chip = processed_chip(info, "slice ready" if is_partial else "")
+        at = align(document.scan, plane, self.index, scan)
+        pane = Pane(area, clip, side, chip, scan=scan, alignment=at)
+        if at.index is None:
+            pane.note = "no slice at this position"
+        elif not self._is_ready(side, at):
+            pane.note = "this slice is still being read"
+        else:
+            pane.picture = self._pictures[side]
+            window, is_inverted = document.window, document.is_inverted
+            pane.picture.show(scan, at.plane, at.index, window, is_inverted, self.overlay, at.to_frame)
+        return pane
+
+    def _difference(self, area: QRect) -> Pane:
+        document, plane = self.document, self.plane
+        assert plane is not None
+        assert document.scan is not None
+        original, processed = document.original, document.processed
+        assert original is not None
+        assert processed is not None
+        info = document.series if document.is_derived else document.processed_info
+        chip = processed_chip(info)
+        pane = Pane(area, area, "difference", Chip(f"DIFFERENCE · {chip.text} \N{MINUS SIGN} ORIGINAL", chip.kind))
+        pane.scan, pane.alignment = processed, align(document.scan, plane, self.index, processed)
+        at_original = align(document.scan, plane, self.index, original)
+        if not self._is_ready("processed", pane.alignment):
+            pane.note = "not restored yet"
+            return pane
+        key = (id(original), id(processed), self.axis, self.index)
+        picture = self._pictures["difference"]
+        if picture.shows(key):
+            pane.picture = picture
+            return pane
+        values = difference(original, at_original, processed, pane.alignment)
+        if values is None:
+            pane.note = "no difference for colour images" if original.is_colour else "no slice at this position"
+            return pane
+        pair = (id(original), id(processed))
+        if self._limit_of != pair:
+            self.limit, self._limit_of = difference_limit(values), pair
+        picture.show_difference(values, self.limit, key, pane.alignment.to_frame)
+        pane.picture = picture
+        return pane

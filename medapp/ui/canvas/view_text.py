@@ -1,0 +1,213 @@
+"""What a viewport writes over its image: chip, corner text, letters, scale bar, crosshair, divider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QPointF, QRect, QRectF, Qt
+from PySide6.QtGui import QColor, QFontMetrics, QPainter, QPen, QPolygonF
+
+from medapp.ui import theme
+from medapp.ui.canvas.content import Pane
+from medapp.ui.canvas.furniture import MARGIN, draw_scale_bar, plain_number
+from medapp.ui.canvas.plane import Plane
+
+if TYPE_CHECKING:
+    from medapp.ui.canvas.slice_view import SliceView
+
+_LINE = 17
+_CHIP_ROOM = 30
+_AXIS_LETTERS = (("L", "R"), ("P", "A"), ("F", "H"))
+_DIVIDER_GRIP = 6.0
+
+
+def draw_chip(painter: QPainter, view: SliceView, pane: Pane, exposed: QRect) -> None:
+    """The header chip in the top left corner of a pane; no switch hides it."""
+    strip = QRect(pane.clip.left(), pane.clip.top(), pane.clip.width(), _CHIP_ROOM + MARGIN)
+    if not strip.intersects(exposed):
+        return
+    painter.save()
+    painter.setClipRect(pane.clip.intersected(exposed))
+    at = QPointF(pane.clip.left() + MARGIN, pane.clip.top() + MARGIN)
+    view.texts.draw_chip(painter, pane.chip, at, max(pane.clip.width() - 2 * MARGIN, 24))
+    painter.restore()
+
+
+def draw_texts(painter: QPainter, view: SliceView, panes: list[Pane], exposed: QRect) -> None:
+    """Corner texts, letters and scale bar, once for the viewport."""
+    plane, area = view.content.plane, view.image_area
+    if plane is None:
+        return
+    edge = 72
+    middle = area.adjusted(edge * 2, edge, -edge * 2, -edge)
+    if middle.contains(exposed):
+        return
+    _draw_corners(painter, view, plane, area, has_two=len(panes) > 1)
+    pane_area = panes[0].area
+    _draw_letters(painter, view, plane, pane_area if view.content.mode == "side by side" else area)
+    su = view.camera.scale[0]
+    per_unit, unit = (su / plane.pixel_mm[0], "mm") if plane.has_mm else (su, "px")
+    draw_scale_bar(
+        painter,
+        view.texts,
+        QPointF(area.left() + MARGIN, area.bottom() - MARGIN),
+        per_unit,
+        unit,
+        min(140.0, area.width() / 4),
+    )
+
+
+def _draw_corners(painter: QPainter, view: SliceView, plane: Plane, area: QRect, has_two: bool) -> None:
+    document, texts = view.document, view.texts
+    right = Qt.AlignmentFlag.AlignRight
+    top = area.top() + MARGIN + _CHIP_ROOM
+    secondary = theme.DARK.text_2
+    if view.axis == 0 or not view.shows_crosshair:
+        for line in identity_lines(view):
+            texts.draw(painter, _elided(view, line, area.width() * 0.45), QPointF(area.left() + MARGIN, top))
+            top += _LINE
+    if not has_two:
+        head = area.top() + MARGIN
+        texts.draw(painter, plane.name, QPointF(area.right() - MARGIN, head), right, secondary)
+    bottom = area.bottom() - MARGIN - _LINE
+    texts.draw(painter, slice_line(view, plane), QPointF(area.right() - MARGIN, bottom), right)
+    percent = view.camera.zoom * 100
+    zoom = f"zoom {percent:.0f} %" if percent >= 10 else f"zoom {percent:.1f} %"
+    texts.draw(painter, zoom, QPointF(area.right() - MARGIN, bottom - _LINE), right, secondary)
+    if not (document.scan is not None and document.scan.is_colour):
+        line = window_line(view)
+        texts.draw(painter, line, QPointF(area.right() - MARGIN, bottom - 2 * _LINE), right, secondary)
+    candidate = document.candidate
+    at = view.annotation_at
+    if candidate is not None and at is not None and (candidate.axis, candidate.slice_index) == (view.axis, at.index):
+        number = f"{document.candidate_index + 1} of {len(document.candidates)}"
+        line = f"Proposal {number} · {candidate.origin} · score {candidate.score:.2f} · Enter accepts"
+        at_point = QPointF(area.center().x(), area.bottom() - MARGIN - 3 * _LINE)
+        texts.draw(painter, line, at_point, Qt.AlignmentFlag.AlignHCenter)
+
+
+def _draw_letters(painter: QPainter, view: SliceView, plane: Plane, area: QRect) -> None:
+    texts, middle = view.texts, Qt.AlignmentFlag.AlignHCenter
+    if plane.letters is None:
+        at = QPointF(area.center().x(), area.bottom() - MARGIN - _LINE)
+        words = "orientation unknown" if plane.has_mm else "orientation unknown · spacing unknown, lengths in px"
+        texts.draw(painter, _elided(view, words, area.width() * 0.5), at, middle, theme.DARK.text_2)
+        return
+    left, right, top, bottom = plane.letters
+    cy = area.center().y() - 9
+    texts.draw(painter, left, QPointF(area.left() + MARGIN, cy), px=14, is_bold=True)
+    texts.draw(painter, right, QPointF(area.right() - MARGIN, cy), Qt.AlignmentFlag.AlignRight, px=14, is_bold=True)
+    is_crowded = area.width() < 520
+    head = area.top() + MARGIN + (_CHIP_ROOM if is_crowded else 0)
+    texts.draw(painter, top, QPointF(area.center().x(), head), middle, px=14, is_bold=True)
+    foot = area.bottom() - MARGIN - 19 - (3 * _LINE if is_crowded else 0)
+    texts.draw(painter, bottom, QPointF(area.center().x(), foot), middle, px=14, is_bold=True)
+
+
+def identity_lines(view: SliceView) -> list[str]:
+    """Patient or alias, and the series; ``hidden`` when the privacy switch is on."""
+    document = view.document
+    scan = document.original or document.scan
+    if scan is None:
+        return []
+    if document.settings.hide_identity:
+        return ["identity hidden"]
+    name = scan.source.patient_name.replace("^", " ").strip() or scan.source.patient_id
+    series = document.series
+    title = series.title if series is not None else scan.source.description
+    return [line for line in (name, title) if line]
+
+
+def slice_line(view: SliceView, plane: Plane) -> str:
+    """``Slice 12/300 · 45.5 mm H``; the letter says in which direction the position counts."""
+    line = f"Slice {view.content.index + 1}/{plane.count}"
+    scan = view.document.scan
+    if scan is None or scan.geometry is None or plane.letters is None:
+        return line if plane.count > 1 else ""
+    at = scan.geometry.to_mm(plane.to_index(plane.width / 2, plane.height / 2, view.content.index))  # type: ignore[arg-type]
+    patient = {"Sagittal": 0, "Coronal": 1}.get(plane.name, 2)
+    position = float(at[patient])
+    letter = _AXIS_LETTERS[patient][1 if position >= 0 else 0]
+    return f"{line} · {abs(position):.1f} mm {letter}"
+
+
+def window_line(view: SliceView) -> str:
+    """``W 400 · L 40 HU``."""
+    window, unit = view.document.window, view.content.unit
+    inverted = " · inverted" if view.document.is_inverted else ""
+    return f"W {plain_number(window.width)} · L {plain_number(window.center)} {unit}".rstrip() + inverted
+
+
+def draw_crosshair(painter: QPainter, view: SliceView) -> None:
+    """Where the other planes are, with a gap so that the place itself stays visible."""
+    plane = view.content.plane
+    if not view.shows_crosshair or plane is None or view.document.scan is None:
+        return
+    u, v = plane.to_display(view.document.position_zyx)
+    colour = QColor(theme.DARK.text)
+    colour.setAlphaF(0.55)
+    painter.setPen(QPen(colour, 1))
+    gap = 12.0
+    areas = {(p.area.x(), p.area.width()): p.area for p in view._panes}
+    for area in areas.values():
+        at = view.camera.to_widget(u, v, area)
+        x, y = round(at.x()) + 0.5, round(at.y()) + 0.5
+        for low, high in ((area.left(), x - gap), (x + gap, area.right())):
+            if high > low:
+                painter.drawLine(QPointF(low, y), QPointF(high, y))
+        for low, high in ((area.top(), y - gap), (y + gap, area.bottom())):
+            if high > low:
+                painter.drawLine(QPointF(x, low), QPointF(x, high))
+
+
+def draw_divider(painter: QPainter, x: int, area: QRect) -> None:
+    """The swipe line with its grip."""
+    painter.fillRect(QRectF(x - 1.5, area.top(), 3, area.height()), QColor(0, 0, 0, 170))
+    painter.fillRect(QRectF(x - 0.5, area.top(), 1, area.height()), QColor(theme.DARK.text))
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing, True)
+    painter.setPen(QPen(QColor(0, 0, 0, 170), 1))
+    painter.setBrush(QColor(theme.DARK.text))
+    middle, grip = QPointF(x, area.center().y()), _DIVIDER_GRIP
+    for way in (-1, 1):
+        tip = middle + QPointF(way * (grip + 5), 0)
+        base = middle + QPointF(way * 3, 0)
+        painter.drawPolygon(QPolygonF([tip, base + QPointF(0, -grip), base + QPointF(0, grip)]))
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
+
+
+def draw_not_for_diagnosis(painter: QPainter, view: SliceView) -> None:
+    """Burnt into screenshots of processed images."""
+    area = view.image_area
+    at = QPointF(area.center().x(), area.bottom() - MARGIN - 4 * _LINE)
+    view.texts.draw(
+        painter, "Not for diagnosis", at, Qt.AlignmentFlag.AlignHCenter, theme.DARK.processed, 16, is_bold=True
+    )
+
+
+def rail_marks(view: SliceView) -> dict[int, str]:
+    """Marks of the rail: what the annotation says, and every other slice on which the active layer is not empty."""
+    annotation = view.document.annotation
+    if annotation is None or view.axis != 0 or view.document.scan is not view.document.original:
+        is_same = (
+            annotation is not None
+            and view.axis == 0
+            and view.document.scan is not None
+            and view.document.scan.shape[0] == annotation.shape_zyx[0]
+        )
+        if not is_same or annotation is None:
+            return {}
+    marks = {z: "annotated" for matte in annotation.mattes for z in matte.annotated_slices()}
+    return marks | dict(annotation.marks)
+
+
+def rail_ready(view: SliceView) -> set[int] | None:
+    """Slices that are there, of what is being read or restored; None when nothing is under way."""
+    if view.axis != 0:
+        return None
+    if view.document.arrived_slices is not None:
+        return view.document.arrived_slices
+    return view.document.processed_slices
+
+
+def _elided(view: SliceView, text: str, room: float) -> str:
+    return QFontMetrics(view.texts.font()).elidedText(text, Qt.TextElideMode.ElideRight, int(room))
