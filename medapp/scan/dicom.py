@@ -25,6 +25,7 @@ from pydicom.uid import UID
 from medapp.errors import ChangedWhileReadingError, HoldsNoImageError, UnreadableFileError
 from medapp.scan.codestream import Encapsulated, walk_items
 from medapp.scan.header import MAX_DEPTH, Header
+from medapp.scan.nesting import is_deeper_than
 
 logger = logging.getLogger(__name__)
 
@@ -249,6 +250,9 @@ def _read(
             "Export it uncompressed or as JPEG 2000.",
         )
     size = len(content) if content is not None else stamp[0]
+    _check_nesting(
+        source, _dataset_start(start) if content is None else 0, end, bool(is_implicit), bool(is_little), name
+    )
     keyword, vr, offset, length = _pixel_element(source, end, bool(is_implicit), bool(is_little), size, name)
     found = DicomFile(
         path=path, name=name, shown=shown, stamp=stamp, header=header, transfer_syntax=syntax, sop_class=sop_class,
@@ -360,6 +364,14 @@ def _pixel_element(
             int(struct.unpack(f"{order}I", head[8:12])[0]) if len(head) == 12 else 0,
         )
     return keyword, "OW", end + 8, int(struct.unpack(f"{order}I", head[4:8])[0])
+
+
+def _check_nesting(source: BinaryIO, start: int, end: int, is_implicit: bool, is_little: bool, name: str) -> None:
+    source.seek(start)
+    if is_deeper_than(source.read(end - start), MAX_DEPTH, is_implicit, is_little):
+        raise UnreadableFileError(
+            f"{name}: sequences are nested deeper than {MAX_DEPTH} levels.", "This file is not safe to open."
+        )
 
 
 def _read_description(file: DicomFile) -> None:

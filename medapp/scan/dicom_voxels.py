@@ -164,7 +164,10 @@ def clear_not_finite(
         bad = ~np.isfinite(part)
         padding[z] |= bad if bad.ndim == 2 else bad.any(axis=-1)
         part[bad] = low
-    return padding, (f"{count} voxels are not finite numbers; they were set to the smallest value and masked.",)
+    which = (
+        "1 voxel is not a finite number; it was" if count == 1 else f"{count} voxels are not finite numbers; they were"
+    )
+    return padding, (f"{which} set to the smallest value and masked.",)
 
 
 def header_bytes(file: DicomFile) -> bytes:

@@ -21,7 +21,6 @@ from medapp.errors import UnreadableFileError
 from medapp.progress import Progress
 from medapp.scan.dicom import open_unchanged
 from medapp.scan.dicom_voxels import clear_not_finite
-from medapp.scan.geometry import Geometry
 from medapp.scan.lazy import Filled, LazyScan, OnSlice, check_memory
 from medapp.scan.scan import SourceInfo
 
@@ -70,23 +69,28 @@ def raster_scan(path: Path, progress: Progress, modality: str | None = None, sho
             file.seek(0)
             pages = _describe(file, kind, status.st_size, name)
     except OSError as error:
-        raise UnreadableFileError(f"{name} cannot be read: {error.strerror or 'damaged'}.", _COPY) from error
+        why = (
+            f"cannot be read: {error.strerror}"
+            if error.strerror
+            else f"is truncated or damaged ({status.st_size} bytes present)"
+        )
+        raise UnreadableFileError(f"{name} {why}.", _COPY) from error
     first = pages[0]
     if any(page.key != first.key for page in pages):
         sizes = ", ".join(f"{page.height} × {page.width} {page.mode}" for page in pages[:6])
         raise UnreadableFileError(f"{name} has {len(pages)} pages that do not agree: {sizes}.", "Save each page alone.")
     notes = list(first.notes)
-    geometry, spacing = _spacing(first, len(pages), notes)
+    spacing, index_spacing = _spacing(first, len(pages), notes)
     stamp = (status.st_size, status.st_mtime_ns, status.st_ino)
     return LazyScan(
         shape=(len(pages), first.height, first.width) + ((3,) if first.is_colour else ()),
         dtype=first.dtype,
         voxels=RasterVoxels(path, shown or str(path), name, stamp, kind, first),
-        geometry=geometry,
         modality=modality,
         unit="arbitrary",
-        kind="image" if len(pages) == 1 else ("scan" if geometry is not None else "stack"),
+        kind="image" if len(pages) == 1 else "stack",
         pixel_spacing_mm=spacing,
+        index_spacing_mm=index_spacing,
         notes=tuple(notes),
         series_key=digest[:16],
         source=SourceInfo(path=shown or str(path), format="raster", description=Path(name).stem[:64]),
@@ -99,7 +103,7 @@ class _Page:
     """What one page says before it is decoded."""
 
     def __init__(self, image: Image.Image, name: str) -> None:
-        self.mode = image.mode
+        self.mode, self.kind = image.mode, image.format or ""
         self.width, self.height = image.size
         self.notes: list[str] = []
         self.info: dict[Any, Any] = dict(image.info)
@@ -159,6 +163,8 @@ def _describe(file: BinaryIO, kind: str, size: int, name: str) -> list[_Page]:
                 raise
             except Exception as error:
                 raise UnreadableFileError(f"{name} is damaged: page {len(pages) + 1} cannot be read.", _COPY) from error
+    if kind == "png" and _bytes_after_png(file, size):
+        pages[0].notes.append(f"{_bytes_after_png(file, size)} bytes after the end of the image were ignored.")
     if kind == "png" and pages[0].is_colour and _png_depth(file) == 16:
         pages[0].notes.append("The 16-bit colours were read as 8-bit.")
     total = sum(page.width * page.height for page in pages) * pages[0].dtype.itemsize * (3 if pages[0].is_colour else 1)
@@ -219,12 +225,26 @@ def _check_directories(file: BinaryIO, size: int, name: str) -> None:
         position = struct.unpack(f"{order}I", following)[0] if len(following) == 4 else 0
 
 
+def _bytes_after_png(file: BinaryIO, size: int) -> int:
+    """Bytes after the last chunk (PNG 1.2, section 3.2); 0 when there is no last chunk."""
+    position = 8
+    while position + 12 <= size:
+        file.seek(position)
+        length, name = struct.unpack(">I4s", file.read(8))
+        position += 12 + length
+        if name == b"IEND":
+            return max(0, size - position)
+    return 0
+
+
 def _png_depth(file: BinaryIO) -> int:
     file.seek(24)
     return (file.read(1) or b"\0")[0]
 
 
-def _spacing(page: _Page, pages: int, notes: list[str]) -> tuple[Geometry | None, tuple[float, float] | None]:
+def _spacing(
+    page: _Page, pages: int, notes: list[str]
+) -> tuple[tuple[float, float] | None, tuple[float, float, float] | None]:
     """Pixel size from ImageJ, pHYs or TIFF resolution, only where its unit is a length; always with a note."""
     text = str(page.tags.get(270, ""))
     imagej = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE)) if text.startswith("ImageJ=") else {}
@@ -236,18 +256,18 @@ def _spacing(page: _Page, pages: int, notes: list[str]) -> tuple[Geometry | None
         x, y = float(resolution[0] or 0), float(resolution[1] or 0)
         if x > 0 and y > 0:
             pair = (scale / y, scale / x)
-    elif "dpi" in page.info and page.info.get("jfif_unit") is None and not page.tags:
-        pass  # pHYs in metres is turned into dots per inch by the image library; read below
-    if pair is None and not page.tags and "medapp_phys" in page.info:
-        pair = page.info["medapp_phys"]
+    elif not page.tags and page.kind == "PNG" and "dpi" in page.info:
+        x, y = (float(v) for v in page.info["dpi"])  # set for pHYs in metres only
+        if x > 0 and y > 0:
+            pair = (25.4 / y, 25.4 / x)
     if pair is None or not all(math.isfinite(v) and v > 0 for v in pair):
         return None, None
     notes.append(f"The pixel size of {pair[0]:.4g} × {pair[1]:.4g} mm was taken from the image file.")
     between = _positive(imagej.get("spacing"))
     if pages > 1 and between is not None and unit in _UNIT_MM:
         notes.append("The distance between pages was taken from ImageJ; left and right are unknown.")
-        return None, pair
-    return None, pair
+        return pair, (between * _UNIT_MM[unit], *pair)
+    return pair, None
 
 
 def _positive(text: str | None) -> float | None:
