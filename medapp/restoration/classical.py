@@ -109,12 +109,12 @@ FILTERS: dict[str, tuple[str, Filter]] = {
 CT_RANGE = (-260.0, 340.0)
 """HU the filters look at: the display window with a margin, where they are judged."""
 TUNED_CT: dict[tuple[str, str], FilterSettings] = {
-    ("nlm", "hann"): FilterSettings(4.0, CT_RANGE, 1),
+    ("nlm", "hann"): FilterSettings(4.5, CT_RANGE, 1),
     ("tv", "hann"): FilterSettings(4.0, CT_RANGE, 1),
-    ("wavelet", "hann"): FilterSettings(0.5, CT_RANGE, 3),
-    ("nlm", "ramp"): FilterSettings(0.8, CT_RANGE, 3),
-    ("tv", "ramp"): FilterSettings(1.0, CT_RANGE, 3),
-    ("wavelet", "ramp"): FilterSettings(1.0, CT_RANGE, 3),
+    ("wavelet", "hann"): FilterSettings(0.7, CT_RANGE, 2),
+    ("nlm", "ramp"): FilterSettings(0.9, CT_RANGE, 2),
+    ("tv", "ramp"): FilterSettings(1.3, CT_RANGE, 2),
+    ("wavelet", "ramp"): FilterSettings(1.0, CT_RANGE, 2),
 }
 """By filter and reconstruction kernel, for quarter dose on training patients; ``docs/models.md`` says how."""
 TUNED_OTHER = {

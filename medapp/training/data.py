@@ -190,7 +190,7 @@ class CropSampler:
         box = self._box(entry, side, random)
         reference = _padded(entry.source.values[box], side, -1000.0)
         field = entry.noise[random.integers(len(entry.noise))]
-        sharpness = random.random()
+        sharpness = random.random() ** 3  # soft kernels are the rule; the sharp one's noise is several times stronger
         noise = sharpness * field[0][box].astype(np.float32) + (1 - sharpness) * field[1][box].astype(np.float32)
         is_body = entry.is_body[box]
         measured = float(noise[is_body].std()) if is_body.any() else float(noise.std())

@@ -62,49 +62,50 @@ def _wkv_by_blocks(key: Tensor, value: Tensor, w: Tensor, u: Tensor) -> Tensor:
     batch, channels, tokens = key.shape
     weight = (key - key.amax(dim=2, keepdim=True).detach()).exp()
     terms = torch.stack([weight, weight * value], dim=2)  # (B, C, 2, T)
-    surplus = -tokens % BLOCK
+    length = min(BLOCK, tokens)  # a block longer than the sequence would overflow: w grows as the sequence shrinks
+    surplus = -tokens % length
     if surplus:
         terms = functional.pad(terms, (0, surplus))  # weightless tokens at the end
-    blocks = (tokens + surplus) // BLOCK
-    inside, to_end, to_start = _block_weights(w, u)
-    rows = terms.reshape(batch, channels, 2 * blocks, BLOCK)
+    blocks = (tokens + surplus) // length
+    inside, to_end, to_start = _block_weights(w, u, length)
+    rows = terms.reshape(batch, channels, 2 * blocks, length)
     # what a block hands on, as seen from its last and its first token
     ends = torch.stack([to_end, to_start], dim=-1)  # (C, L, 2)
     sums = torch.matmul(rows, ends).view(batch, channels, 2, blocks, 2)
-    carried = _carry(sums, w)  # (B, C, 2, n, 2)
+    carried = _carry(sums, w, length)  # (B, C, 2, n, 2)
     fall_off = torch.stack([to_start, to_end], dim=1)  # (C, 2, L)
     sums_at = torch.matmul(carried.reshape(batch, channels, 2 * blocks, 2), fall_off).flatten(0, 1)
-    inside = inside.expand(batch, -1, -1, -1).reshape(batch * channels, BLOCK, BLOCK)
-    sums_at = torch.baddbmm(sums_at, rows.flatten(0, 1), inside).view(batch, channels, 2, blocks * BLOCK)
+    inside = inside.expand(batch, -1, -1, -1).reshape(batch * channels, length, length)
+    sums_at = torch.baddbmm(sums_at, rows.flatten(0, 1), inside).view(batch, channels, 2, blocks * length)
     denominator, numerator = sums_at[:, :, 0, :tokens], sums_at[:, :, 1, :tokens]
     return numerator / denominator
 
 
-def _block_weights(w: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _block_weights(w: Tensor, u: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """Weights between the tokens of a block.
 
     Returns:
         ``(C, L, L)`` between every two tokens; ``(C, L)`` fall-off from a token to the block's last one and to its
         first one.
     """
-    place = torch.arange(BLOCK, device=w.device, dtype=w.dtype)
+    place = torch.arange(length, device=w.device, dtype=w.dtype)
     distance = (place[:, None] - place[None, :]).abs()
     inside = (-(distance - 1) * w[:, None, None]).exp()
-    own = torch.eye(BLOCK, device=w.device, dtype=torch.bool)
+    own = torch.eye(length, device=w.device, dtype=torch.bool)
     inside = torch.where(own, u.exp()[:, None, None], inside)
-    to_end = (-(BLOCK - 1 - place) * w[:, None]).exp()
+    to_end = (-(length - 1 - place) * w[:, None]).exp()
     to_start = (-place * w[:, None]).exp()
     return inside, to_end, to_start
 
 
-def _carry(sums: Tensor, w: Tensor) -> Tensor:
+def _carry(sums: Tensor, w: Tensor, length: int) -> Tensor:
     """What all earlier blocks (last index 0) and all later ones (1) weigh, seen from the block's nearest token.
 
     ``sums`` is ``(B, C, 2, n, 2)``; so few numbers that float64 costs nothing, where the device has it.
     """
     dtype = torch.float32 if sums.device.type == "mps" else torch.float64
     blocks = sums.shape[3]
-    place = (torch.arange(blocks, device=w.device, dtype=dtype) - (blocks - 1) / 2) * BLOCK
+    place = (torch.arange(blocks, device=w.device, dtype=dtype) - (blocks - 1) / 2) * length
     rise = (place * w.to(dtype)[:, None]).exp()[:, None]  # (C, 1, n)
     fall = (-place * w.to(dtype)[:, None]).exp()[:, None]
     before, after = sums[..., 0].to(dtype) * rise, sums[..., 1].to(dtype) * fall
@@ -112,7 +113,7 @@ def _carry(sums: Tensor, w: Tensor) -> Tensor:
     # its own scan from the end: total minus prefix would cancel
     future = functional.pad(after.flip(-1).cumsum(dim=-1).flip(-1)[..., 1:], (0, 1)) * rise
     # the neighbouring block touches this one: one block length less than from start to start
-    nearer = (BLOCK * w.to(dtype)).exp()[:, None, None]
+    nearer = (length * w.to(dtype)).exp()[:, None, None]
     return torch.stack([past * nearer, future * nearer], dim=-1).to(sums.dtype)
 
 
