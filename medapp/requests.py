@@ -7,7 +7,7 @@ numbers, text. Large arrays stay in the project or in a file whose path travels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Lane = Literal["reader", "prompts", "batch"]
 
@@ -17,20 +17,23 @@ class Request:
     """Something slow that a worker does.
 
     Attributes:
-        lane: The worker that runs it: ``reader`` parses foreign bytes and never imports torch, ``prompts`` answers
+        LANE: The worker that runs it: ``reader`` parses foreign bytes and never imports torch, ``prompts`` answers
             clicks, ``batch`` runs volumes.
-        title: What the task row says.
+        TITLE: What the task row says.
     """
+
+    LANE: ClassVar[Lane] = "batch"
+    TITLE: ClassVar[str] = ""
 
     @property
     def lane(self) -> Lane:
         """Which worker runs it."""
-        return "batch"
+        return self.LANE
 
     @property
     def title(self) -> str:
         """What the task row says."""
-        return type(self).__name__
+        return self.TITLE
 
 
 @dataclass(frozen=True)
@@ -41,25 +44,37 @@ class ReaderRequest(Request):
         refused: Files on which an earlier worker hung or died, with the reason: never opened again.
     """
 
+    LANE: ClassVar[Lane] = "reader"
+
     refused: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
 
-    @property
-    def lane(self) -> Lane:
-        """The killable reader."""
-        return "reader"
+
+@dataclass(frozen=True)
+class SliceRequest(Request):
+    """A request about one plane of a series as a person sees it.
+
+    Attributes:
+        project: Folder of the project.
+        slice_index, axis: The plane, and the axis it is perpendicular to.
+        window_center, window_width: The display window: what the person sees is what is worked on.
+    """
+
+    project: str
+    series_id: str
+    slice_index: int
+    axis: int
+    window_center: float
+    window_width: float
 
 
 @dataclass(frozen=True)
 class InspectRequest(ReaderRequest):
     """Say what is in files and folders; result: list of the JSON lines of ``medapp inspect``."""
 
+    TITLE: ClassVar[str] = "Look at files"
+
     paths: tuple[str, ...]
     modality: str | None = None
-
-    @property
-    def title(self) -> str:
-        """What the task row says."""
-        return "Look at files"
 
 
 @dataclass(frozen=True)
@@ -70,49 +85,34 @@ class ImportRequest(ReaderRequest):
     ``detail["slice"]`` = ``(partial voxel file, z)`` says that a slice of it is there.
     """
 
+    TITLE: ClassVar[str] = "Open images"
+
     project: str
     paths: tuple[str, ...]
     modality: str | None = None
-
-    @property
-    def title(self) -> str:
-        """What the task row says."""
-        return "Open images"
 
 
 @dataclass(frozen=True)
 class ImportMasksRequest(ReaderRequest):
     """Import masks, alphas, SEG or RTSTRUCT onto a series; result: ``MasksResult``."""
 
+    TITLE: ClassVar[str] = "Import masks"
+
     project: str
     series_id: str
     paths: tuple[str, ...]
 
-    @property
-    def title(self) -> str:
-        """What the task row says."""
-        return "Import masks"
-
 
 @dataclass(frozen=True)
-class RegionTreeRequest(ReaderRequest):
+class RegionTreeRequest(SliceRequest):
     """Build the region tree of one slice; result: path of an ``.npz`` file in the project's cache."""
 
-    project: str
-    series_id: str
-    slice_index: int
-    axis: int
-    window_center: float
-    window_width: float
-
-    @property
-    def title(self) -> str:
-        """What the task row says."""
-        return "Find regions"
+    LANE: ClassVar[Lane] = "reader"
+    TITLE: ClassVar[str] = "Find regions"
 
 
 @dataclass(frozen=True)
-class RefineRequest(Request):
+class RefineRequest(SliceRequest):
     """Solve the unknown band of a trimap; result: ``AlphaResult``.
 
     Attributes:
@@ -120,28 +120,15 @@ class RefineRequest(Request):
             the project's cache folder; deleted by the worker.
     """
 
-    project: str
-    series_id: str
-    slice_index: int
-    axis: int
-    window_center: float
-    window_width: float
+    LANE: ClassVar[Lane] = "reader"  # scipy only: no waiting for torch
+    TITLE: ClassVar[str] = "Refine matte"
+
     trimap_path: str
     ticket: int = 0
 
-    @property
-    def lane(self) -> Lane:
-        """Scipy only: the light worker answers, so that a mask becomes an alpha without waiting for torch."""
-        return "reader"
-
-    @property
-    def title(self) -> str:
-        """What the task row says."""
-        return "Refine matte"
-
 
 @dataclass(frozen=True)
-class PromptRequest(Request):
+class PromptRequest(SliceRequest):
     """Ask SAM for the region at some prompts; result: ``PromptResult``.
 
     Attributes:
@@ -150,27 +137,14 @@ class PromptRequest(Request):
         ticket: Latest wins: an answer with an old ticket is dropped.
     """
 
-    project: str
-    series_id: str
-    slice_index: int
-    axis: int
-    window_center: float
-    window_width: float
+    LANE: ClassVar[Lane] = "prompts"
+    TITLE: ClassVar[str] = "Segment at the click"
+
     model_id: str
     include_xy: tuple[tuple[float, float], ...] = ()
     exclude_xy: tuple[tuple[float, float], ...] = ()
     box_xyxy: tuple[float, float, float, float] | None = None
     ticket: int = 0
-
-    @property
-    def lane(self) -> Lane:
-        """The worker for clicks."""
-        return "prompts"
-
-    @property
-    def title(self) -> str:
-        """What the task row says."""
-        return "Segment at the click"
 
 
 @dataclass(frozen=True)
@@ -207,31 +181,21 @@ class RestoreRequest(Request):
 class ModelsRequest(Request):
     """List the models and how each fits a series; result: tuple of dicts (``id``, ``title``, ``fit``, ``reason``)."""
 
+    LANE: ClassVar[Lane] = "reader"  # reads cards only: no torch
+    TITLE: ClassVar[str] = "List models"
+
     project: str = ""
     series_id: str = ""
-
-    @property
-    def lane(self) -> Lane:
-        """Quick, reads cards only: no torch."""
-        return "reader"
-
-    @property
-    def title(self) -> str:
-        """What the task row says."""
-        return "List models"
 
 
 @dataclass(frozen=True)
 class ImportModelRequest(Request):
     """Check a foreign weights file and add it to the library; result: the model id."""
 
+    TITLE: ClassVar[str] = "Import model"
+
     path: str
     architecture: str = ""
-
-    @property
-    def title(self) -> str:
-        """What the task row says."""
-        return "Import model"
 
 
 @dataclass(frozen=True)
@@ -258,24 +222,18 @@ class ExportRequest(Request):
 class VerifyRequest(Request):
     """Hash an exported folder again; result: dict with ``ok``, ``changed``, ``missing``, ``surplus``."""
 
-    folder: str
+    TITLE: ClassVar[str] = "Verify folder"
 
-    @property
-    def title(self) -> str:
-        """What the task row says."""
-        return "Verify folder"
+    folder: str
 
 
 @dataclass(frozen=True)
 class SampleRequest(ReaderRequest):
     """Add the built-in sample scans to a project; result: ``ImportResult``."""
 
-    project: str
+    TITLE: ClassVar[str] = "Make the sample"
 
-    @property
-    def title(self) -> str:
-        """What the task row says."""
-        return "Make the sample"
+    project: str
 
 
 # ------------------------------------------------------------------------------------------------------------ results
