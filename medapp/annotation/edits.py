@@ -240,9 +240,10 @@ class Compound:
 
     @property
     def where(self) -> Where:
-        """Of the first edit that says so."""
+        """Of the first edit that names a layer, else of the first that names a slice."""
         places = [edit.where for edit in self.edits]
-        return next((place for place in places if place != (None, None)), (None, None))
+        places.sort(key=lambda place: (place[0] is None, place[1] is None))
+        return places[0] if places else (None, None)
 
     @property
     def nbytes(self) -> int:

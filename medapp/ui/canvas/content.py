@@ -59,7 +59,6 @@ class Content:
     Attributes:
         plane, index: Of the series on screen; ``plane`` is None without one.
         overlay: The mattes, on the grid of the original series.
-        overlay_at: Where that grid lies in the frame.
         shows_original: The key is held: the original alone.
         limit: Range of the difference colours, kept while stepping through slices.
     """
@@ -70,12 +69,24 @@ class Content:
         self.plane: Plane | None = None
         self.index = 0
         self.overlay = MatteOverlay()
-        self.overlay_at: Alignment | None = None
+        self._overlay_at: tuple[object, Alignment] | None = None
         self.shows_original = False
         self.limit = 1.0
         self._limit_of: object = None
         self._pictures = {side: Picture() for side in ("original", "processed", "difference")}
         self._plane_of: tuple[Scan, int] | None = None
+
+    @property
+    def overlay_at(self) -> Alignment | None:
+        """Where the mattes' grid lies in the frame now; None without a series."""
+        document, plane = self.document, self.follow()
+        if plane is None or document.scan is None:
+            return None
+        original = document.original or document.scan
+        key = (plane, self.index, original)
+        if self._overlay_at is None or self._overlay_at[0] != key:
+            self._overlay_at = (key, align(document.scan, plane, self.index, original))
+        return self._overlay_at[1]
 
     @property
     def mode(self) -> str:
@@ -142,17 +153,15 @@ class Content:
     # --------------------------------------------------------------------------------------------------------- inside
 
     def _show_mattes(self) -> None:
-        document, plane = self.document, self.plane
-        assert plane is not None
-        assert document.scan is not None
-        self.overlay_at = align(document.scan, plane, self.index, document.original or document.scan)
-        if document.annotation is None or self.overlay_at.index is None:
-            self.overlay.show(None, self.overlay_at.plane, 0, "tint", None)
+        document, at = self.document, self.overlay_at
+        assert at is not None
+        if document.annotation is None or at.index is None:
+            self.overlay.show(None, at.plane, 0, "tint", None)
             return
         self.overlay.show(
             document.annotation if document.overlays_visible else None,
-            self.overlay_at.plane,
-            self.overlay_at.index,
+            at.plane,
+            at.index,
             document.matte_view,
             document.active_matte.matte_id if document.active_matte is not None else None,
             shows_band=document.tool == "unknown",

@@ -76,7 +76,7 @@ class KeyHold(QObject):
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         kind = event.type()
         if kind in (QEvent.Type.ShortcutOverride, QEvent.Type.KeyPress) and isinstance(event, QKeyEvent):
-            return self._on_press(event, is_override=kind == QEvent.Type.ShortcutOverride)
+            return self._on_press(watched, event, is_override=kind == QEvent.Type.ShortcutOverride)
         if kind == QEvent.Type.KeyRelease and isinstance(event, QKeyEvent):
             return self._on_release(event)
         if kind == QEvent.Type.MouseButtonPress and isinstance(event, QMouseEvent) and self._held_key is not None:
@@ -93,9 +93,9 @@ class KeyHold(QObject):
             self._is_original = False
             self._show_original(False)
 
-    def _on_press(self, event: QKeyEvent, is_override: bool) -> bool:
+    def _on_press(self, watched: QObject, event: QKeyEvent, is_override: bool) -> bool:
         key = event.key()
-        if not self._is_ours(key, event.modifiers()):
+        if not self._is_ours(watched, key, event.modifiers()):
             return False
         if key in ORIGINAL_KEYS:
             if is_override:
@@ -137,7 +137,7 @@ class KeyHold(QObject):
             self._document.set_tool(self._previous)
         self._previous = ""
 
-    def _is_ours(self, key: int, modifiers: Qt.KeyboardModifier) -> bool:
+    def _is_ours(self, watched: QObject, key: int, modifiers: Qt.KeyboardModifier) -> bool:
         if key not in self.tool_keys and key not in ORIGINAL_KEYS:
             return False
         held = modifiers & ~Qt.KeyboardModifier.KeypadModifier
@@ -147,7 +147,7 @@ class KeyHold(QObject):
             return False
         if self._window is not None and QApplication.activeWindow() not in (None, self._window):
             return False
-        focus = QApplication.focusWidget()
+        focus = watched if isinstance(watched, QWidget) else QApplication.focusWidget()
         if isinstance(focus, QLineEdit | QTextEdit | QPlainTextEdit | QAbstractSpinBox):
             return False
         if isinstance(focus, QComboBox) and (focus.isEditable() or key == Qt.Key.Key_Space):

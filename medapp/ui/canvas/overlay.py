@@ -198,6 +198,11 @@ class MatteOverlay:
         painter.restore()
 
     @property
+    def index(self) -> int:
+        """The slice that is shown."""
+        return self._index
+
+    @property
     def has_pixels(self) -> bool:
         """There is something in ``image`` to put over the picture."""
         return self.box is not None and self._view != "outline"

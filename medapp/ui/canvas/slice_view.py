@@ -150,8 +150,7 @@ class SliceView(QWidget):
         return self._annotation_to_widget(area)
 
     def _annotation_to_widget(self, area: QRect) -> QTransform:
-        at = self.content.overlay_at
-        through = self.camera.transform(area)
+        at, through = self.content.overlay_at, self.camera.transform(area)
         return at.to_frame * through if at is not None else through
 
     def annotation_scale(self, position: QPointF) -> tuple[float, float]:
@@ -276,14 +275,12 @@ class SliceView(QWidget):
         self.update()
 
     def _on_matte_painted(self, matte_id: str, start: tuple[int, ...], shape: tuple[int, ...]) -> None:
-        at = self.annotation_at
-        if at is None or at.index is None or not start[self.axis] <= at.index < start[self.axis] + shape[self.axis]:
-            return
         low, high = (a for a in range(3) if a != self.axis)
-        box = PlaneBox(start[low], start[high], start[low] + shape[low], start[high] + shape[high])
-        self.patch_overlay(box)
-        if self._flashes_next:
-            self._flashes_next = False
+        if start[self.axis] <= self.overlay.index < start[self.axis] + shape[self.axis]:
+            self.patch_overlay(PlaneBox(start[low], start[high], start[low] + shape[low], start[high] + shape[high]))
+        at = self.annotation_at
+        is_here = at is not None and at.index is not None and 0 <= at.index - start[self.axis] < shape[self.axis]
+        if self._flashes_next and at is not None and is_here:
             self._flash = dirty_rect(at.plane.box_to_display(start, shape), self.annotation_transform)
             self.update()
             QTimer.singleShot(_FLASH_MS, self._end_flash)
