@@ -20,11 +20,13 @@ from medapp.annotation.dabs import (
     reach_px,
 )
 from medapp.annotation.edits import Edit, Stroke, one_edit
-from medapp.annotation.matte import FULL, Matte, Patch
+from medapp.annotation.fills import fill, invert, smooth
+from medapp.annotation.groups import below_locked, lowered
+from medapp.annotation.matte import FULL, Layer, Matte, Patch
 from medapp.annotation.sparse import TILE, Index
 from medapp.errors import UsageError
 
-__all__ = ["BrushSettings", "PlaneBox", "StrokeBuilder", "half_effect", "reach_px"]
+__all__ = ["BrushSettings", "PlaneBox", "StrokeBuilder", "fill", "half_effect", "invert", "reach_px", "smooth"]
 
 PlanePicture = NDArray | Callable[[int], NDArray | None] | None
 
@@ -85,6 +87,7 @@ class StrokeBuilder:
         if matte.is_locked:
             raise UsageError("This layer is locked; nothing was painted.", "Unlock it in the layer list, then paint.")
         self.matte, self.settings, self.z, self.axis = matte, settings, int(z), axis
+        self._layer: Layer = settings.mode if settings.mode in ("unknown", "keep") else "alpha"
         self._rows, self._columns = (matte.shape_zyx[a] for a in PLANE_AXES[axis])
         self._reach = reach_px(settings, spacing_mm, axis)
         self._offsets = tuple(
@@ -92,6 +95,7 @@ class StrokeBuilder:
             for offset, depth in depth_offsets(settings, spacing_mm, axis)
             if 0 <= self.z + offset < matte.shape_zyx[axis]
         )
+        self._value = np.float32(round(settings.value * FULL))
         self._image, self._limit = image_slice, limit_mask
         self._locked = tuple(m for m in others if m.is_locked)
         self._lowered = tuple(m for m in others if not m.is_locked)
@@ -213,7 +217,7 @@ class StrokeBuilder:
 
     def preview_others(self, box: PlaneBox, offset: int = 0) -> dict[str, NDArray[np.uint16]]:
         """The same for the layers of the exclusive group that are lowered: matte id to stored alpha."""
-        if not self._lowered or self.settings.mode != "alpha":
+        if not self._lowered or self._layer != "alpha":
             return {}
         cover = self._coverage(box, offset)
         lowered = self._lower(self.preview(box, offset), cover, box, offset)
@@ -243,7 +247,7 @@ class StrokeBuilder:
 
     def _text(self) -> str:
         erases = self.settings.value < 0.5
-        names = {"alpha": "Erase" if erases else "Brush stroke"}
+        names = {"smooth": "Smooth", "alpha": "Erase" if erases else "Brush stroke"}
         names["unknown"] = "Clear unknown band" if erases else "Paint unknown band"
         names["keep"] = "Clear kept area" if erases else "Keep area"
         return names[self.settings.mode]
@@ -251,10 +255,10 @@ class StrokeBuilder:
     def _own_patches(self) -> Iterator[Patch]:
         for offset, box, cover in self._touched():
             after = self._blend(self._stored(self.matte, box, offset), cover, box, offset)
-            patch = self.matte.make_patch(self.settings.mode, *self._to_volume(box, offset, after))
+            patch = self.matte.make_patch(self._layer, *self._to_volume(box, offset, after))
             if patch is not None:
                 yield patch
-            if self.settings.marks_keep and self.settings.mode == "alpha":
+            if self.settings.marks_keep and self._layer == "alpha":
                 start, shaped = self._to_volume(box, offset, (cover > 0).astype(np.uint8))
                 kept = self.matte.read(start, (shaped.shape[0], shaped.shape[1], shaped.shape[2]), "keep")
                 patch = self.matte.make_patch("keep", start, kept | shaped)
@@ -263,7 +267,7 @@ class StrokeBuilder:
 
     def _lowered_patches(self) -> list[list[Patch]]:
         found: list[list[Patch]] = [[] for _ in self._lowered]
-        if not self._lowered or self.settings.mode != "alpha":
+        if not self._lowered or self._layer != "alpha":
             return found
         for offset, box, cover in self._touched():
             after = self._blend(self._stored(self.matte, box, offset), cover, box, offset)
@@ -290,33 +294,42 @@ class StrokeBuilder:
 
     def _blend(self, before: NDArray, cover: NDArray[np.float32], box: PlaneBox, offset: int) -> NDArray:
         """The rule itself, for preview and result alike."""
-        if self.settings.mode != "alpha":
+        if self._layer != "alpha":
             return np.where(cover >= 0.5, np.uint8(self.settings.value >= 0.5), before)
         alpha = before.astype(np.float32)
-        alpha += (np.float32(round(self.settings.value * FULL)) - alpha) * cover
+        target = self._evened(box, offset) if self.settings.mode == "smooth" else self._value
+        alpha += (target - alpha) * cover
         after = np.rint(alpha).astype(np.uint16)
-        if self._locked:
-            taken = sum(self._stored(m, box, offset).astype(np.int64) for m in self._locked)
-            room = np.clip(FULL - taken, 0, FULL).astype(np.uint16)
-            after = np.where(cover > 0, np.minimum(after, room), after)
-        return after
+        return below_locked(after, cover > 0, [self._stored(m, box, offset) for m in self._locked])
+
+    def _evened(self, box: PlaneBox, offset: int) -> NDArray[np.float32]:
+        """The layer as it was, smoothed; the margin makes every pixel the same whatever box it is asked in."""
+        from scipy import ndimage  # not before it is needed: importing it takes 0.2 s
+
+        margin = int(4.0 * self.settings.smoothing_px + 0.5) + 1
+        wide = PlaneBox(
+            max(box.top - margin, 0),
+            max(box.left - margin, 0),
+            min(box.bottom + margin, self._rows),
+            min(box.right + margin, self._columns),
+        )
+        stored = self._stored(self.matte, wide, offset).astype(np.float32)
+        even = ndimage.gaussian_filter(stored, self.settings.smoothing_px, mode="nearest")
+        top, left = box.top - wide.top, box.left - wide.left
+        part: NDArray[np.float32] = even[top : top + box.bottom - box.top, left : left + box.right - box.left]
+        return part
 
     def _lower(
         self, after: NDArray, cover: NDArray[np.float32], box: PlaneBox, offset: int
     ) -> list[NDArray[np.uint16]]:
         """The group's unlocked layers, scaled down where the painted one leaves too little room."""
-        stored = [self._stored(m, box, offset) for m in self._lowered]
-        taken = sum((self._stored(m, box, offset).astype(np.int64) for m in self._locked), np.int64(0))
-        room = np.maximum(FULL - taken - after.astype(np.int64), 0)
-        total = sum((s.astype(np.int64) for s in stored), np.int64(0))
-        too_much = (total > room) & (cover > 0)
-        share = room / np.maximum(total, 1)
-        return [np.where(too_much, np.floor(s * share), s).astype(np.uint16) for s in stored]
+        stored, kept = ([self._stored(m, box, offset) for m in some] for some in (self._lowered, self._locked))
+        return lowered(after, cover > 0, stored, kept)
 
     def _stored(self, matte: Matte, box: PlaneBox, offset: int) -> NDArray:
         shape = (box.bottom - box.top, box.right - box.left)
         start, full = self._volume_box(box, offset)
-        layer = self.settings.mode if matte is self.matte else "alpha"
+        layer = self._layer if matte is self.matte else "alpha"
         return matte.read(start, full, layer).reshape(shape)
 
     def _volume_box(self, box: PlaneBox, offset: int) -> tuple[Index, Index]:

@@ -28,8 +28,9 @@ class BrushSettings:
         depth_mm: Reach across slices; 0 = this slice only.
         edge_aware: Falloff stops at edges of the image.
         edge_strength: 0..1, how small a difference already stops it.
-        mode: Which layer is painted; ``unknown`` and ``keep`` are set where the stroke covers at least half, and
-            cleared there when ``value`` is below 0.5.
+        mode: ``alpha`` paints alpha, ``smooth`` evens it out; ``unknown`` and ``keep`` paint those layers where the
+            stroke covers at least half, and clear them when ``value`` is below 0.5.
+        smoothing_px: How far ``smooth`` looks around, the Gaussian's sigma.
         marks_keep: Painting alpha also marks the stroke as kept from refining.
         pressure_size, pressure_opacity, pressure_flow: What the pen's pressure drives.
     """
@@ -44,7 +45,8 @@ class BrushSettings:
     depth_mm: float = 0.0
     edge_aware: bool = False
     edge_strength: float = 0.5
-    mode: Literal["alpha", "unknown", "keep"] = "alpha"
+    mode: Literal["alpha", "smooth", "unknown", "keep"] = "alpha"
+    smoothing_px: float = 2.0
     marks_keep: bool = False
     pressure_size: bool = False
     pressure_opacity: bool = False
@@ -54,6 +56,8 @@ class BrushSettings:
         for name in ("hardness", "flow", "opacity", "value", "edge_strength"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie between 0 and 1")
+        if not 0.0 < self.smoothing_px <= 50.0:
+            raise ValueError("smoothing must lie above 0 and at most at 50 px")
         if not 0.0 < self.spacing <= 0.15:
             raise ValueError("spacing must lie above 0 and at most at 0.15 of the diameter")
         radius = self.radius_px if self.radius_mm is None else self.radius_mm
