@@ -6,11 +6,12 @@ What is listed describes the image, not the person: acquisition, geometry, and f
 from __future__ import annotations
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
+    """Words of a block of text, so that a long list stays readable."""
     return tuple(text.split())
 
 
-ALWAYS = _words(
+ALWAYS = words(
     """ImageType StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID StudyDate StudyTime SeriesDate SeriesTime
     AcquisitionDate AcquisitionTime SeriesNumber AcquisitionNumber InstanceNumber Manufacturer ManufacturerModelName
     SoftwareVersions BodyPartExamined Laterality ImageLaterality PatientPosition PatientOrientation SliceThickness
@@ -19,27 +20,27 @@ ALWAYS = _words(
     BurnedInAnnotation WindowCenter WindowWidth ContrastBolusRoute TemporalPositionIdentifier NumberOfTemporalPositions
     TriggerTime"""
 )
-KEPT_CHARACTERISTICS = _words("PatientSex PatientAge PatientSize PatientWeight")
-IDENTITY = _words(
+KEPT_CHARACTERISTICS = words("PatientSex PatientAge PatientSize PatientWeight")
+IDENTITY = words(
     """PatientName PatientID IssuerOfPatientID PatientBirthDate ReferringPhysicianName StudyID AccessionNumber
     StudyDescription SeriesDescription ProtocolName InstitutionName StationName TimezoneOffsetFromUTC"""
 )
 BY_MODALITY = {
-    "CT": _words(
+    "CT": words(
         """KVP DataCollectionDiameter ReconstructionDiameter DistanceSourceToDetector DistanceSourceToPatient
         GantryDetectorTilt TableHeight RotationDirection ExposureTime XRayTubeCurrent Exposure ExposureInuAs FilterType
         GeneratorPower FocalSpots ConvolutionKernel ScanOptions RevolutionTime SingleCollimationWidth
         TotalCollimationWidth TableSpeed TableFeedPerRotation SpiralPitchFactor CTDIvol ExposureModulationType
         DataCollectionCenterPatient ReconstructionTargetCenterPatient"""
     ),
-    "MR": _words(
+    "MR": words(
         """ScanningSequence SequenceVariant ScanOptions MRAcquisitionType AngioFlag RepetitionTime EchoTime
         InversionTime NumberOfAverages ImagingFrequency ImagedNucleus EchoNumbers MagneticFieldStrength
         NumberOfPhaseEncodingSteps EchoTrainLength PercentSampling PercentPhaseFieldOfView PixelBandwidth
         NominalInterval HeartRate CardiacNumberOfImages TriggerWindow ReconstructionDiameter AcquisitionMatrix
         InPlanePhaseEncodingDirection FlipAngle SAR VariableFlipAngleFlag dBdt TemporalResolution"""
     ),
-    "PT": _words(
+    "PT": words(
         """SeriesType Units CountsSource CorrectedImage DecayCorrection CollimatorType AttenuationCorrectionMethod
         ReconstructionMethod RandomsCorrectionMethod ScatterCorrectionMethod AxialAcceptance AxialMash TransverseMash
         DetectorElementSize CoincidenceWindowWidth NumberOfSlices NumberOfTimeSlices NumberOfRRIntervals
@@ -49,17 +50,17 @@ BY_MODALITY = {
         PatientGantryRelationshipCodeSequence SUVType"""
     ),
 }
-INSIDE = _words(
+INSIDE = words(
     """EnergyWindowLowerLimit EnergyWindowUpperLimit Radiopharmaceutical RadiopharmaceuticalRoute
     RadiopharmaceuticalVolume RadiopharmaceuticalStartTime RadiopharmaceuticalStopTime
     RadiopharmaceuticalStartDateTime RadiopharmaceuticalStopDateTime RadionuclideTotalDose RadionuclideHalfLife
     RadionuclidePositronFraction RadiopharmaceuticalSpecificActivity RadionuclideCodeSequence
     RadiopharmaceuticalCodeSequence AdministrationRouteCodeSequence PatientOrientationModifierCodeSequence"""
 )
-CODES = _words("CodeValue LongCodeValue CodingSchemeDesignator CodingSchemeVersion CodeMeaning")
-DATES = _words("StudyDate SeriesDate AcquisitionDate PatientBirthDate")
-DATE_TIMES = _words("RadiopharmaceuticalStartDateTime RadiopharmaceuticalStopDateTime")
-UIDS = _words("StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID")
+CODES = words("CodeValue LongCodeValue CodingSchemeDesignator CodingSchemeVersion CodeMeaning")
+DATES = words("StudyDate SeriesDate AcquisitionDate PatientBirthDate")
+DATE_TIMES = words("RadiopharmaceuticalStartDateTime RadiopharmaceuticalStopDateTime")
+UIDS = words("StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID")
 FRAME_NAMES = {  # element of a functional group -> the classic element that says the same
     "EffectiveEchoTime": "EchoTime",
     "TransmitterFrequency": "ImagingFrequency",

@@ -19,6 +19,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
 from medapp.errors import ExportError
+from medapp.export.elements import words
 from medapp.scan.scan import SourceInfo
 
 SHORTEST = 4  # characters; shorter values occur everywhere by chance
@@ -27,19 +28,16 @@ _ENCODINGS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be", "shift_jis", "euc_kr
 _NAME_PARTS = re.compile(r"[\^=,;/\\\s]+")
 _OUR_UIDS = re.compile(rb"2\.25\.\d{30,39}")
 _HASHES = re.compile(rb"\b[0-9a-f]{64}\b")
+_COCO_RUNS = re.compile(rb'"counts": "[^"]*"')  # pixels, written as text: long runs of few characters
 _STANDARD_UID = "1.2.840.10008."
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_PLACEHOLDERS = _words(
+_PLACEHOLDERS = words(
     """anon anonym anonymous anonymized anonymised deidentified removed unknown none null test name patient phantom
     medapp image images alpha label labels series slice scan data derived original restored filtered"""
 )
 # Elements whose value points at a person, a visit or a device, wherever they stand; names (VR PN) always count.
-_IDENTIFYING = _words(
+_IDENTIFYING = words(
     """PatientID OtherPatientIDs IssuerOfPatientID PatientBirthDate PatientBirthTime PatientAddress
     PatientTelephoneNumbers PatientTelecomInformation PatientMotherBirthName MedicalRecordLocator MilitaryRank
     BranchOfService InsurancePlanIdentification PatientComments AdditionalPatientHistory Occupation
@@ -52,7 +50,7 @@ _IDENTIFYING = _words(
     RequestingService CurrentPatientLocation PatientInstitutionResidence ClinicalTrialSubjectID
     ClinicalTrialSubjectReadingID SourceApplicationEntityTitle RetrieveAETitle"""
 )
-_DATES = _words(
+_DATES = words(
     """StudyDate SeriesDate AcquisitionDate ContentDate InstanceCreationDate PatientBirthDate AcquisitionDateTime"""
 )
 
@@ -75,6 +73,11 @@ class Identifiers:
 
     def __repr__(self) -> str:
         return f"Identifiers({len(self.values)} values, {len(self.dates)} dates, {len(self.uids)} UIDs)"
+
+    def is_in(self, text: str) -> bool:
+        """Whether a text holds one of the values; for names of labels and elements before they are written."""
+        low = text.lower()
+        return any(value.lower() in low for value in self.values)
 
     def joined(self, other: Identifiers) -> Identifiers:
         """Both together."""
@@ -163,6 +166,8 @@ class _Search:
     def is_in_file(self, path: Path) -> bool:
         """Whether the bytes of a file hold one: long values anywhere, short ones in whatever is text."""
         data = path.read_bytes()
+        if path.suffix == ".json":
+            data = _COCO_RUNS.sub(b'"counts": ""', data)
         if self._holds_long(data):
             return True
         if path.name.endswith(".gz") and self._holds_long(next(_texts(path, data))):

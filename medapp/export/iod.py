@@ -12,10 +12,22 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from medapp.export.deidentify import code_item
+from medapp.export.elements import words
 from medapp.export.source_slices import CT, MR, PT, SECONDARY_CAPTURE
 
 _SCANNING = frozenset({"SE", "IR", "GR", "EP", "RM"})
 _VARIANTS = frozenset({"SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP", "NONE"})
+# Body parts that have no side (PS3.16 Annex L); for all others General Series asks for Laterality, unknown = empty.
+_UNPAIRED = words(
+    """
+    ABDOMEN ABDOMENPELVIS AORTA BACK BLADDER BRAIN CEREBELLUM CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS
+    CIRCLEOFWILLIS COCCYX COLON CORONARYARTERY CSPINE CTSPINE DUODENUM ESOPHAGUS FACE GALLBLADDER HEAD HEADNECK
+    HEART ILEUM ILIUM JAW JEJUNUM LARYNX LIVER LSPINE LSSPINE MAXILLA MEDIASTINUM MOUTH NECK NECKCHEST
+    NECKCHESTABDOMEN NECKCHESTABDPELV NOSE PANCREAS PELVIS PENIS PHARYNX PROSTATE RECTUM SCALP SKULL SPINE
+    SPLEEN SSPINE STERNUM STOMACH THYMUS THYROID TLSPINE TONGUE TRACHEA TSPINE URETER URETHRA UTERUS VAGINA
+    VULVA WHOLEBODY
+    """
+)
 
 
 def complete_module(dataset: Dataset, source: Dataset, slices: int, z: int) -> None:
@@ -29,14 +41,14 @@ def complete_module(dataset: Dataset, source: Dataset, slices: int, z: int) -> N
     """
     dataset.ImageType = _image_type(dataset)
     _empty(dataset, "PositionReferenceIndicator" if "FrameOfReferenceUID" in dataset else "", "AcquisitionNumber")
-    if "ImagePositionPatient" not in dataset:
+    if "ImagePositionPatient" not in dataset or dataset.SOPClassUID == SECONDARY_CAPTURE:
         _empty(dataset, "PatientOrientation")
     elif "PatientOrientation" in dataset:
         del dataset.PatientOrientation
     for keyword in ("Laterality", "ImageLaterality"):
         if dataset.get(keyword) not in ("L", "R", *(("B", "U") if keyword == "ImageLaterality" else ())):
             _drop(dataset, keyword)
-    if "ImageLaterality" not in dataset:
+    if "ImageLaterality" not in dataset and str(dataset.get("BodyPartExamined", "")) not in _UNPAIRED:
         _empty(dataset, "Laterality")
     if dataset.get("LossyImageCompression") not in ("00", "01"):
         _drop(dataset, "LossyImageCompression")
@@ -98,6 +110,11 @@ def _complete_pt(dataset: Dataset, source: Dataset, slices: int, z: int) -> None
     for keyword, value in (("Units", "BQML"), ("CountsSource", "EMISSION"), ("DecayCorrection", "NONE")):
         if not dataset.get(keyword):
             setattr(dataset, keyword, value)
+    kind = str(_many(dataset.SeriesType)[0])
+    if kind != "DYNAMIC":
+        _drop(dataset, "NumberOfTimeSlices")
+    if kind != "GATED":
+        _drop(dataset, "NumberOfRRIntervals")
     dataset.NumberOfSlices = slices
     dataset.ImageIndex = z + 1
     _empty(dataset, "CorrectedImage", "CollimatorType", "SliceThickness")

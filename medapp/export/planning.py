@@ -107,7 +107,7 @@ def plan(items: Sequence[ExportItem], options: ExportOptions) -> ExportPlan:
     check_free(options.out)
     if not options.key:
         options = replace(options, key=secrets.token_bytes(32))
-    groups = [item.group or item.header_scan.source.patient_id or f"series {i}" for i, item in enumerate(items)]
+    groups = [_group_of(item, number) for number, item in enumerate(items)]
     found = [identifiers_of(item.header_scan.source, item.group) for item in items]
     everything = NOTHING
     for identifiers in found:
@@ -147,6 +147,12 @@ def plan(items: Sequence[ExportItem], options: ExportOptions) -> ExportPlan:
     return result
 
 
+def _group_of(item: ExportItem, number: int) -> str:
+    """The patient group; a series whose patient nobody knows is a group of its own, with what was made from it."""
+    source = item.header_scan
+    return item.group or source.source.patient_id or f"series {source.series_key or number}"
+
+
 def check_free(out: Path) -> None:
     """Refuse a folder that already holds something.
 
@@ -175,7 +181,7 @@ def _plan_item(
     name = f"Series {number}"
     headers = SourceHeaders([])
     if source.source.headers and len(source.source.headers) == len(source.source.frames):
-        headers = source_headers(source, group, privacy)
+        headers = source_headers(source, group, privacy, identifiers)
         notes.extend(f"{name}: {note}" for note in headers.notes)
     wanted = set(options.formats)
     if "coco" in wanted:
@@ -183,6 +189,10 @@ def _plan_item(
     mattes = tuple(matte for matte in item.annotation if matte.annotated_slices())
     if len(mattes) < len(item.annotation):
         notes.append(f"{name}: {len(item.annotation) - len(mattes)} empty mattes are left out.")
+    if options.deidentify:
+        for place, matte in enumerate(mattes, start=1):
+            if identifiers.is_in(matte.name):
+                problems.append(f"{name}: the name of matte {place} holds an identifying value; rename it to export.")
     seg_slices = headers.slices if len(headers.slices) == scan.shape[0] else []
     reason = why_no_seg(seg_slices) if headers.slices else why_no_seg([])
     if headers.slices and not seg_slices:
@@ -234,7 +244,7 @@ def why_no_nifti(item: ExportItem) -> str:
     if scan.is_colour:
         return "it is in colour; it is written as PNG"
     if scan.kind == "stack":
-        return "its slices are irregular, which an affine cannot describe"
+        return "its slices are irregular or have no position, which an affine cannot describe"
     if scan.geometry is None:
         return "its place and size in mm are unknown"
     return ""

@@ -122,6 +122,8 @@ def write_seg(
     set_equipment(dataset, source)
     dataset.DeviceSerialNumber = "0"  # required by Enhanced General Equipment; software has none
     set_times(dataset, source, privacy, group)
+    if "ImagePositionPatient" not in source:
+        dataset.PatientOrientation = None  # General Image asks for one where there is no position
     _point_to_frames(dataset, part)
     privacy.mark(dataset)
     size, sha256, again = write_dicom(path, dataset)

@@ -36,7 +36,7 @@ from medapp.export.elements import (
     KEPT_CHARACTERISTICS,
     UIDS,
 )
-from medapp.export.identifiers import read_header
+from medapp.export.identifiers import Identifiers, read_header
 from medapp.scan.geometry import Geometry
 from medapp.scan.scan import Scan
 
@@ -81,16 +81,17 @@ class SourceHeaders:
     body_parts: tuple[str, ...] = ()
 
 
-def source_headers(scan: Scan, group: str, privacy: Privacy) -> SourceHeaders:
+def source_headers(scan: Scan, group: str, privacy: Privacy, identifiers: Identifiers) -> SourceHeaders:
     """Make the complete datasets of a scan that was read from DICOM.
 
     Args:
         scan: With ``source.headers`` and ``source.frames``.
         group: Patient group, for the alias and the date shift.
         privacy: What becomes of identities.
+        identifiers: Text that holds one of these is left out when de-identifying.
     """
     result = SourceHeaders([], group)
-    reader = _Reader(scan, group, privacy, result.notes)
+    reader = _Reader(scan, group, privacy, identifiers, result.notes)
     for number, (header, (instance, frame)) in enumerate(zip(scan.source.headers, scan.source.frames, strict=True)):
         source = reader.parsed(header)
         if number == 0:
@@ -127,10 +128,11 @@ def set_number(dataset: Dataset, keyword: str, value: Any) -> None:
 class _Reader:
     """Turns the headers of one series into slices."""
 
-    def __init__(self, scan: Scan, group: str, privacy: Privacy, notes: list[str]) -> None:
+    def __init__(self, scan: Scan, group: str, privacy: Privacy, identifiers: Identifiers, notes: list[str]) -> None:
         self._scan = scan
         self._group = group
         self._privacy = privacy
+        self._identifiers = identifiers
         self._notes = notes
         self._modality = scan.modality or ""
         self._last: tuple[bytes, Dataset] | None = None
@@ -184,8 +186,12 @@ class _Reader:
         """Put one element into the slice, mapped and checked; a broken value is left out with a note."""
         try:
             cleaned = self._cleaned(keyword, value)
-            if cleaned is not None:
-                setattr(flat, keyword, cleaned)
+            if cleaned is None:
+                return
+            if self._privacy.is_on and isinstance(cleaned, str | list) and self._identifiers.is_in(str(cleaned)):
+                self._notes.append(f"{keyword} of the source holds an identifying value and was left out.")
+                return
+            setattr(flat, keyword, cleaned)
         except Exception:  # whatever a foreign value does to pydicom, the element is optional or completed later
             self._notes.append(f"{keyword} of the source breaks the rules of DICOM and was left out.")
 
@@ -265,6 +271,8 @@ class _Reader:
             for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID"):
                 if keyword in flat:
                     delattr(flat, keyword)
+        if not (has_place and "PixelSpacing" in flat):
+            flat.SOPClassUID = SECONDARY_CAPTURE  # CT, MR and PET images must have a place
         rows, columns = scan.stored.shape[1:3]
         flat.Rows, flat.Columns = int(rows), int(columns)
         if "PixelSpacing" not in flat and scan.in_plane_spacing_mm is not None:

@@ -125,11 +125,12 @@ def make_annotation(scan: Scan, names=("Liver", "Hair"), seed: int = 0) -> Annot
     for number, name in enumerate(names, start=1):
         origin = "person" if number % 2 else "SAM ViT-B 1.0 abcdef"
         matte = Matte(f"matte-{number}", scan.shape[:3], name, number, origin=origin, reader="Reader One")
-        height, width = scan.shape[1] // 2, scan.shape[2] // 2
+        height, width = (scan.shape[1] + 1) // 2, (scan.shape[2] + 1) // 2
         depth = max(1, scan.shape[0] - 2)
         soft = rng.random((depth, height, width)).astype(np.float32)
         soft[:, 1:3, 1:3] = 1.0
-        matte.paste(matte.make_patch("alpha", (min(1, scan.shape[0] - 1), number, 2 * number), soft))
+        start = (min(1, scan.shape[0] - 1), min(number, scan.shape[1] - height), min(2 * number, scan.shape[2] - width))
+        matte.paste(matte.make_patch("alpha", start, soft))
         annotation.add(matte)
     return annotation
 
