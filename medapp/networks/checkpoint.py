@@ -112,6 +112,7 @@ def keep_weights(weights: Mapping[str, Tensor], card: Card, folder: Path) -> Car
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in weights.items()}, partial)
+        partial.chmod(0o644)  # safetensors writes for the owner only
         kept = replace(card, sha256=file_sha256(partial))
         partial.replace(folder / f"{card.id}.safetensors")
         partial.write_text(kept.to_json(), encoding="utf-8")

@@ -1,0 +1,79 @@
+"""Cards are data: valid ones come back as they were, others are refused with the reason."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from medapp.errors import WeightsError
+from medapp.networks.card import Card, parse_card, read_card
+
+CARD = Card(
+    id="toy-1",
+    name="Toy",
+    version="1",
+    architecture="restore_rwkv",
+    task="ct-denoise",
+    modality="CT",
+    unit="HU",
+    value_range=(-1024.0, 3072.0),
+    network_range=(-8.0, 24.0),
+    sha256="0" * 64,
+    config={"dim": 4},
+    spacing_mm=(0.4, 1.0),
+    limits=("Only a toy.",),
+    data=({"name": "phantoms", "licence": "CC0"},),
+)
+
+
+def test_a_card_survives_its_json():
+    assert parse_card(CARD.to_json()).summary() == CARD.summary()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"value_range": [3072, -1024]}, "value_range"),
+        ({"value_range": [float("nan"), 1]}, "value_range"),
+        ({"sha256": "xyz"}, "sha256"),
+        ({"id": "../evil"}, "'id'"),
+        ({"channels": 2}, "channels"),
+        ({"name": 7}, "'name'"),
+        ({"config": []}, "config"),
+        ({"limits": [1]}, "limits"),
+        ({"run": "rm"}, "unknown run"),
+        ({"format": 99}, "newer medapp"),
+    ],
+)
+def test_a_card_that_is_not_valid_says_where(change, told):
+    with pytest.raises(WeightsError, match=told):
+        parse_card(json.dumps({**CARD.summary(), **change}))
+
+
+def test_missing_entries_are_named():
+    entries = CARD.summary()
+    del entries["modality"]
+    with pytest.raises(WeightsError, match="missing modality"):
+        parse_card(json.dumps(entries))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000])
+def test_text_that_is_no_card_is_refused(text):
+    with pytest.raises(WeightsError):
+        parse_card(text)
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+    path = tmp_path / "card.json"
+    path.write_text(" " * 2_000_000)
+    with pytest.raises(WeightsError, match="too large"):
+        read_card(path)
+
+
+def test_cards_lists_and_fits_need_no_torch():
+    code = (
+        "import sys; import medapp.networks.card, medapp.networks.library, medapp.restoration.fit;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
