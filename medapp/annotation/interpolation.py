@@ -75,8 +75,9 @@ class _Pair:
         self, alpha_a: NDArray[np.float32], alpha_b: NDArray[np.float32], spacing_yx: tuple[float, float] | None
     ) -> None:
         self._shape = alpha_a.shape
+        self._same = np.array(alpha_a, dtype=np.float32) if np.array_equal(alpha_a, alpha_b) else None
         self._box = box_of((alpha_a > 0.0) | (alpha_b > 0.0))
-        if self._box is None:
+        if self._box is None or self._same is not None:
             return
         x0, y0, x1, y1 = self._box = grown_box(self._box, 2, alpha_a.shape)
         a = np.asarray(alpha_a[y0:y1, x0:x1], dtype=np.float32)
@@ -88,6 +89,8 @@ class _Pair:
 
     def at(self, share: float) -> NDArray[np.float32]:
         """``(H, W)`` float32, alpha at ``share`` of the way from the first slice to the second."""
+        if self._same is not None:
+            return self._same.copy()
         result = np.zeros(self._shape, dtype=np.float32)
         if self._box is None:
             return result

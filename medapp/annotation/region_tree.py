@@ -25,6 +25,9 @@ Points = NDArray | Sequence[tuple[float, float]]
 """``(N, 2)`` pixels ``x, y``."""
 
 _BOX_MARGIN = 0.06  # people draw boxes a little too tight or too wide
+_FIT_WEIGHT = 30.0  # of the overlap of boxes against the score
+_GOOD_FIT = 0.7  # from this overlap of boxes on one node is the answer
+_LEAST_PART = 0.05  # of the largest part in a box; smaller ones are crumbs
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,26 +106,24 @@ class RegionTree:
     def region_for_box(self, box_xyxy: tuple[float, float, float, float]) -> NDArray[np.bool_]:
         """The region that best fills a box drawn around a thing; empty when the box holds no whole superpixel.
 
+        One node of the tree when its own box agrees with the drawn one, else all parts in the box that look more like
+        its middle than like what surrounds it.
+
         Args:
             box_xyxy: Two corners in pixels, in any order.
 
         Returns:
             ``(H, W)`` bool.
         """
-        x0, x1 = sorted((box_xyxy[0], box_xyxy[2]))
-        y0, y1 = sorted((box_xyxy[1], box_xyxy[3]))
-        wanted = np.array([x0, y0, x1 + 1, y1 + 1], dtype=np.float32)
-        low = np.maximum(self.box[:, :2], wanted[:2])
-        high = np.minimum(self.box[:, 2:], wanted[2:])
-        shared = np.prod(np.maximum(high - low, 0), axis=1)
-        joined = np.prod(self.box[:, 2:] - self.box[:, :2], axis=1) + np.prod(wanted[2:] - wanted[:2]) - shared
-        fit = shared / np.maximum(joined, 1)
-        margin = _BOX_MARGIN * (wanted[2:] - wanted[:2]) + 2
-        inside = (self.box[:, :2] >= wanted[:2] - margin).all(1) & (self.box[:, 2:] <= wanted[2:] + margin).all(1)
-        if not inside.any():
-            return np.zeros(self.shape, dtype=bool)
-        best = int(np.argmax(np.where(inside, fit, -1.0)))
-        return self.mask_of([best])
+        low = np.minimum(box_xyxy[:2], box_xyxy[2:])
+        high = np.maximum(box_xyxy[:2], box_xyxy[2:]) + 1.0
+        shared = np.prod(np.clip(np.minimum(self.box[:, 2:], high) - np.maximum(self.box[:, :2], low), 0, None), axis=1)
+        filled = np.prod(self.box[:, 2:] - self.box[:, :2], axis=1)
+        fit = shared / (filled + np.prod(high - low) - shared)
+        best = int(np.argmax(_FIT_WEIGHT * np.log(np.maximum(fit, 1e-6)) + self.score))
+        if fit[best] >= _GOOD_FIT:
+            return self.mask_of([best])
+        return self.mask_of(self._parts_in_box(low, high))
 
     def region_for_scribble(
         self,
@@ -202,6 +203,42 @@ class RegionTree:
         while self.parent[path[-1]] != path[-1]:
             path.append(int(self.parent[path[-1]]))
         return path
+
+    def _parts_in_box(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> list[int]:
+        """The largest nodes within the box that look like its middle; none when no superpixel lies within."""
+        count, size = self.leaf_count, high - low
+        margin = _BOX_MARGIN * size + 2
+        within = (self.box[:, :2] >= low - margin).all(1) & (self.box[:, 2:] <= high + margin).all(1)
+        if not within[:count].any():
+            return []
+        x0, y0 = np.maximum(np.rint(low).astype(int) - 3, 0)
+        x1, y1 = np.rint(high).astype(int) + 3
+        around = np.zeros(count, dtype=bool)
+        around[self.leaf[y0:y1, x0:x1].ravel()] = True
+        around &= ~within[:count]
+        centre = (self.box[:count, :2] + self.box[:count, 2:]) / 2
+        core = within[:count] & (np.abs(centre - (low + high) / 2) < size / 4).all(1)
+        likeness = self._likeness(core if core.any() else within[:count], around)
+        below = np.concatenate([[0.0], np.cumsum(likeness * self.area[:count])])
+        total = below[self.last] - below[self.first]
+        largest = np.flatnonzero(within & ~(within[self.parent] & (self.parent != np.arange(len(self.parent)))))
+        area = self.area[largest]
+        chosen = largest[(area >= _LEAST_PART * area.max()) & (total[largest] > 0)]
+        return [int(n) for n in (chosen if len(chosen) else largest[[int(np.argmax(area))]])]
+
+    def _likeness(self, core: NDArray[np.bool_], around: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """``(L,)`` log odds, cut at 3, that a superpixel belongs to the core's colours rather than to the others'."""
+
+        def distance(chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+            area = self.area[: len(chosen)][chosen].astype(np.float64)
+            colours = self.mean[: len(chosen)]
+            middle = area @ colours[chosen] / area.sum()
+            spread = np.sqrt(area @ ((colours[chosen] - middle) ** 2).sum(1) / area.sum()) + 0.03
+            return np.asarray(((colours - middle) ** 2).sum(1) / (2 * spread**2) + np.log(spread))
+
+        if not around.any():
+            return np.full(len(core), 3.0)
+        return np.clip(distance(around) - distance(core), -3.0, 3.0)
 
     def _holds(self, leaves: NDArray[np.int32]) -> NDArray[np.int64]:
         """``(N,)``: how many of the given superpixels each node holds."""

@@ -35,7 +35,7 @@ class TrimapBand:
         fine = min(spacing_yx) if spacing_yx is not None else 1.0
         y, x = (s / fine for s in spacing_yx) if spacing_yx is not None else (1.0, 1.0)
         side = min((box[2] - box[0]) * x, (box[3] - box[1]) * y)
-        most = max(self.least_px, self.most_of_box * side)
+        most = max(self.least_px, float(np.floor(self.most_of_box * side)))
         inside = float(np.clip(self.inside_mm / fine, self.least_px, most))
         outside = float(np.clip(self.outside_mm / fine, self.least_px, most))
         return inside, outside
