@@ -26,8 +26,8 @@ class ActionSpec:
         menu: A name of ``MENUS``, or empty: reachable by key, tool strip and command search.
         section: Menu entries of one section stand together.
         icon: A Phosphor icon.
-        scope: ``window`` acts anywhere in the window; ``viewport`` only when the image has the focus, for keys that
-            lists and fields need themselves.
+        scope: ``window`` acts anywhere in the window; ``viewport`` keys are answered by the image that has the focus,
+            since lists and fields need them themselves.
         is_tool: May be held: the previous tool returns when the key goes up.
     """
 
@@ -242,7 +242,7 @@ def build_actions(
 ) -> dict[str, QAction]:
     """Make every action of the table that has a handler.
 
-    Actions of scope ``viewport`` must be added to the viewport's widget with ``attach``; the others to the window.
+    ``attach`` then adds them to the window.
 
     Raises:
         KeyError: A handler is for no action of the table.
@@ -283,10 +283,11 @@ def change_keys(actions: Mapping[str, QAction], changed_keys: Mapping[str, str])
         _set_keys(action, SPECS[name], changed_keys.get(name))
 
 
-def attach(actions: Mapping[str, QAction], window: QWidget, viewport: QWidget) -> None:
-    """Let the shortcuts act where they belong."""
+def attach(actions: Mapping[str, QAction], window: QWidget) -> None:
+    """Let the shortcuts act; the image answers keys of scope ``viewport`` itself, whatever tool is held."""
     for name, action in actions.items():
-        (viewport if SPECS[name].scope == _W else window).addAction(action)
+        if SPECS[name].scope != _W:
+            window.addAction(action)
 
 
 def conflicts(keys: Mapping[str, str]) -> list[tuple[str, str, str]]:

@@ -57,6 +57,7 @@ class Document(QObject):
         tool: A name of ``canvas.tools.TOOL_NAMES``.
         prompt_kind: What the prompt tool draws.
         is_exact_edge: Accept a region with its hard edge instead of refining it.
+        accept_mode: What *Accept* does: add, replace or subtract.
         is_proposing: A prompt waits for its answer.
         active_axis: The plane that was last clicked or has the focus.
         preview: An edit that is shown but not made yet.
@@ -98,6 +99,7 @@ class Document(QObject):
         self.is_read_only = False
         self.save_state: tuple[str, str] = ("saved", "")  # saved | saving | not saved, and time or reason
         self.is_exact_edge = False
+        self.accept_mode: AcceptMode = "add"
         self.prompt_kind: PromptKind = "point"
         self.overlays_visible = True
         self.matte_view = "tint"
@@ -674,10 +676,12 @@ class Document(QObject):
                 self.candidate_index = index
                 self.proposals_changed.emit()
 
-    def accept_candidate(self, mode: AcceptMode = "add") -> None:
-        """Merge the region into the active layer."""
-        if self.candidate is not None:
-            self.accept_requested.emit(mode)
+    def accept_candidate(self, mode: AcceptMode | None = None) -> None:
+        """Merge the region into the active layer; without a mode in the way that was chosen last."""
+        if self.preview is not None:
+            self.end_preview(accept=True)
+        elif self.candidate is not None:
+            self.accept_requested.emit(mode or self.accept_mode)
 
     # ------------------------------------------------------------------------------------------------------ settings
 

@@ -75,6 +75,11 @@ class Proposing(QObject):
             axis = document.active_axis
             self._with_tree(axis, document.position_zyx[axis], lambda: None)
 
+    def prepare(self, axis: int, index: int) -> None:
+        """A slice will be clicked soon: have its tree ready."""
+        if not self._document.settings.sam_model:
+            self._with_tree(axis, index, lambda: None)
+
     def _with_tree(self, axis: int, index: int, then: Callable[[], None]) -> None:
         key = self._key(axis, index)
         if key is None or self._document.project is None:

@@ -25,6 +25,7 @@ class ProposalsPanel(QWidget):
             self.mode.addItem(text, mode)
         self.mode.setToolTip("What accepting does to the active matte on this slice")
         self.mode.setAccessibleName("What accepting does")
+        self.mode.activated.connect(lambda _i: setattr(document, "accept_mode", self.mode.currentData()))
         self.source = QComboBox()
         self.source.setToolTip("What answers a click")
         self.source.activated.connect(self._on_source)
@@ -93,10 +94,7 @@ class ProposalsPanel(QWidget):
 
     def accept_now(self) -> None:
         """Accept the preview, or the shown region."""
-        if self._document.preview is not None:
-            self._document.end_preview(accept=True)
-        else:
-            self._document.accept_candidate(self.mode.currentData())
+        self._document.accept_candidate()
 
     def _reject(self) -> None:
         if self._document.preview is not None:
