@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 
 def main() -> int:
     """Start what the command line asks for; returns the exit status."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve window and workers
     arguments = sys.argv[1:]
     if arguments[:1] == ["--worker"]:
         from medapp.jobs.worker import serve

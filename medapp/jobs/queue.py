@@ -209,7 +209,7 @@ class JobQueue:
 
     def _start(self, worker: _Worker) -> None:
         key = secrets.token_bytes(24)
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, AUTHKEY_VARIABLE: key.hex()}  # spinning starves others
+        environment = dict(os.environ, **{AUTHKEY_VARIABLE: key.hex()})
         if self._threads is not None:
             environment["OMP_NUM_THREADS"] = str(self._threads)
         try:

@@ -34,9 +34,7 @@ def run(request: Request, workspace: Workspace, progress: Progress) -> Outcome:
     except MedappError as error:
         return Refused(error.message, error.hint)
     except MemoryError:
-        return Refused(
-            "Memory ran out. Your project is unchanged.", "Close other programs, or choose smaller tiles or fewer slices."
-        )
+        return Refused("Memory ran out. Your project is unchanged.", "Close other programs, or choose smaller tiles.")
     except Exception:  # the one place that may catch everything
         report = without_paths(traceback.format_exc())
         log.error("%s", report)
