@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,11 +90,14 @@ def make_dataset(scan: Scan, z: int, **overrides: object) -> Dataset:
     if modality == "CT":
         ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = scan.slope, scan.intercept, "HU"
     ds.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
-    for keyword, value in overrides.items():
-        if value is None:
-            del ds[keyword]
-        else:
-            setattr(ds, keyword, value)
+    ds["PixelData"].VR = "OW"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # malformed values are the point of some tests
+        for keyword, value in overrides.items():
+            if value is None:
+                del ds[keyword]
+            else:
+                setattr(ds, keyword, value)
     return ds
 
 
@@ -104,8 +108,18 @@ def save_dataset(path: Path, ds: Dataset, transfer_syntax: str = EXPLICIT) -> Pa
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     path.parent.mkdir(parents=True, exist_ok=True)
-    ds.save_as(path, enforce_file_format=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ds.save_as(path, enforce_file_format=True)
     return path
+
+
+def compress(ds: Dataset, transfer_syntax: str) -> Dataset:
+    """The same image with compressed pixels."""
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = UID(EXPLICIT)
+    ds.compress(UID(transfer_syntax), generate_instance_uid=False)
+    return ds
 
 
 def write_dicom_series(

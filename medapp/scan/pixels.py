@@ -320,15 +320,18 @@ def _clear_unused_bits(array: NDArray, file: DicomFile) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom's warnings and logged tracebacks to ourselves: what matters becomes a note or a refusal."""
-    log = logging.getLogger("pydicom")
-    was_disabled, log.disabled = log.disabled, True
+    """Keep the decoders' warnings and logged tracebacks to ourselves: what matters becomes a note or a refusal."""
+    logs = [logging.getLogger(name) for name in ("pydicom", "openjpeg")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.disabled = was_disabled
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def stored_frames(file: DicomFile) -> Iterator[NDArray]:
