@@ -11,6 +11,7 @@ from medapp.annotation.brush import BrushSettings, StrokeBuilder
 from medapp.annotation.edits import AddMatte, ChangeMatte, Compound, MoveMatte, RemoveMatte, Stroke
 from medapp.annotation.history import History
 from medapp.annotation.matte import DTYPES, LAYERS, MatteProps
+from medapp.store.keeping import JournalEntry
 from medapp.store.project import Project
 from tests.store.painting import crash, make_scan
 
@@ -85,7 +86,7 @@ def make_edit(action, annotation, random):
             return Stroke(matte.matte_id, (patch,)) if patch else None
         case "brush":
             brush = BrushSettings(
-                radius_px=float(random.uniform(0.5, 15)),
+                radius_px=float(random.uniform(2, 15)),
                 hardness=float(random.random()),
                 flow=float(random.random()),
                 opacity=float(random.random()),
@@ -124,17 +125,24 @@ def run_examples(seeds):
         series_id = project.add_series(make_scan(SHAPE))
         annotation, history = project.annotation(series_id), History()
         plain = Plain()
-        past, future = [], []
+        past, future, waiting = [], [], []
         edits = 0
+
+        def write() -> None:
+            project.journal_many(waiting)  # as the writer's thread does with strokes that wait
+            waiting.clear()
+
         while edits < EDITS:
             random = np.random.default_rng((seeds[edits % EDITS], edits))
             action = ACTIONS[int(random.integers(len(ACTIONS)))]
+            if action in ("save", "close", "crash") or len(waiting) > 8:
+                write()
             if action == "undo":
                 step = history.undo()
                 assert (step is None) == (not past)
                 if step is not None:
                     step[1].apply(annotation)
-                    project.journal(series_id, step[1], "undo")
+                    waiting.append(JournalEntry(series_id, step[1], "undo"))
                     future.append(plain)
                     plain = past.pop()
             elif action == "redo":
@@ -142,7 +150,7 @@ def run_examples(seeds):
                 assert (step is None) == (not future)
                 if step is not None:
                     step[1].apply(annotation)
-                    project.journal(series_id, step[1], "redo")
+                    waiting.append(JournalEntry(series_id, step[1], "redo"))
                     past.append(plain)
                     plain = future.pop()
             elif action == "save":
@@ -159,7 +167,7 @@ def run_examples(seeds):
                 if edit is not None:
                     edit.apply(annotation)
                     history.push(series_id, edit)
-                    project.journal(series_id, edit)
+                    waiting.append(JournalEntry(series_id, edit))
                     past.append(plain.copy())
                     future.clear()
                     plain.do(edit)
@@ -167,7 +175,8 @@ def run_examples(seeds):
         plain.must_equal(annotation)
         while (step := history.undo()) is not None:
             step[1].apply(annotation)
-            project.journal(series_id, step[1], "undo")
+            waiting.append(JournalEntry(series_id, step[1], "undo"))
+        write()
         crash(project)
         with Project.open(project.path) as again:
             assert not len(again.annotation(series_id))
