@@ -14,7 +14,7 @@ from medapp.ui.canvas.raster import diverging_ramp
 
 MARGIN = 8
 _HALO = QColor(0, 0, 0, 200)
-_OFFSETS = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))
+_OFFSETS = ((-1, -1), (1, -1), (-1, 1), (1, 1), (0, 0))
 _KEPT_TEXTS = 96
 
 
@@ -48,6 +48,7 @@ class TextPainter:
     def __init__(self) -> None:
         self._lines: OrderedDict[tuple[str, str, int, bool, float], QImage] = OrderedDict()
         self._fonts: dict[tuple[int, bool], QFont] = {}
+        self._elided: dict[tuple[str, int, Qt.TextElideMode], str] = {}
 
     def font(self, px: int = theme.SECONDARY_PX, is_bold: bool = False) -> QFont:
         """The overlay font."""
@@ -67,11 +68,7 @@ class TextPainter:
             font = self.font(px, is_bold)
             metrics = QFontMetrics(font)
             width, height = metrics.horizontalAdvance(text) + 4, metrics.height() + 2
-            picture = QImage(
-                math.ceil(width * ratio), math.ceil(height * ratio), QImage.Format.Format_ARGB32_Premultiplied
-            )
-            picture.setDevicePixelRatio(ratio)
-            picture.fill(Qt.GlobalColor.transparent)
+            picture = _clear_image(width, height, ratio)
             brush = QPainter(picture)
             brush.setFont(font)
             baseline = 1 + metrics.ascent()
@@ -109,12 +106,33 @@ class TextPainter:
         painter.drawImage(QPointF(round(x), round(at.y())), picture)
         return QRectF(x, at.y(), size.width(), size.height())
 
-    def draw_chip(self, painter: QPainter, chip: Chip, at: QPointF, room: float) -> QRectF:
+    def elided(self, text: str, room: int, mode: Qt.TextElideMode = Qt.TextElideMode.ElideRight) -> str:
+        """Text shortened to a width; remembered."""
+        key = (text, room, mode)
+        if key not in self._elided:
+            if len(self._elided) > _KEPT_TEXTS:
+                self._elided.clear()
+            self._elided[key] = QFontMetrics(self.font()).elidedText(text, mode, room)
+        return self._elided[key]
+
+    def draw_chip(self, painter: QPainter, chip: Chip, at: QPointF, room: float) -> None:
         """The chip with its left top corner at ``at``; text that does not fit is shortened in the middle."""
+        ratio = painter.device().devicePixelRatioF()
+        key = (chip.text, chip.kind, int(room), False, ratio)
+        picture = self._lines.get(key)
+        if picture is None:
+            picture = self._lines[key] = self._chip(chip, int(room), ratio)
+        else:
+            self._lines.move_to_end(key)
+        painter.drawImage(QPointF(round(at.x()), round(at.y())), picture)
+
+    def _chip(self, chip: Chip, room: int, ratio: float) -> QImage:
         font = self.font(theme.SECONDARY_PX, True)
         metrics = QFontMetrics(font)
-        text = metrics.elidedText(chip.text, Qt.TextElideMode.ElideMiddle, int(room) - 16)
-        box = QRectF(round(at.x()), round(at.y()), metrics.horizontalAdvance(text) + 16, metrics.height() + 6)
+        text = metrics.elidedText(chip.text, Qt.TextElideMode.ElideMiddle, room - 16)
+        box = QRectF(0, 0, metrics.horizontalAdvance(text) + 16, metrics.height() + 6)
+        picture = _clear_image(box.width(), box.height(), ratio)
+        painter = QPainter(picture)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, True)
         painter.setFont(font)
         if chip.is_processed:
@@ -128,8 +146,16 @@ class TextPainter:
             painter.drawRoundedRect(box.adjusted(0.5, 0.5, -0.5, -0.5), 4, 4)
             painter.setPen(QColor(theme.DARK.text))
         painter.drawText(box, int(Qt.AlignmentFlag.AlignCenter), text)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
-        return box
+        painter.end()
+        return picture
+
+
+def _clear_image(width: float, height: float, ratio: float) -> QImage:
+    size = math.ceil(width * ratio), math.ceil(height * ratio)
+    picture = QImage(*size, QImage.Format.Format_ARGB32_Premultiplied)
+    picture.setDevicePixelRatio(ratio)
+    picture.fill(Qt.GlobalColor.transparent)
+    return picture
 
 
 def nice_length(longest: float) -> float:

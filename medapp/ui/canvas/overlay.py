@@ -80,6 +80,7 @@ class MatteOverlay:
         self._contours: dict[tuple[str, float], Contour] = {}
         self._boxes: dict[str, Box] = {}
         self._anchors: dict[str, tuple[int, int]] = {}
+        self._fresh: dict[str, NDArray] = {}
         self._band: NDArray[np.uint32] | None = None
         self._band_box: Box | None = None
         self._keys: dict[tuple[str, str], tuple[Matte, int, NDArray[np.int64]]] = {}
@@ -135,12 +136,11 @@ class MatteOverlay:
         elif self.box is not None:
             self._pixels[self.box[1] : self.box[3], self.box[0] : self.box[2]] = 0
         self.box, self._contours, self._boxes, self._band, self._band_box = None, {}, {}, None, None
-        self._anchors = {}
+        self._anchors, self._fresh = {}, {}
         for matte in self._mattes():
             occupied = self._occupied(matte)
-            occupied = self._cropped(matte, occupied) if occupied is not None else None
             if occupied is not None:
-                self._boxes[matte.matte_id] = occupied
+                self._crop(matte, occupied)
         whole = (0, 0, plane.width, plane.height)
         if self._view in _ALONE:
             self.box = whole if self._active() is not None else None
@@ -149,6 +149,7 @@ class MatteOverlay:
                 self.box = _united(self.box, box)
         if self.box is not None and self._view != "outline":
             self._compose(self.box)
+        self._fresh = {}
         if self._view == "outline":
             for matte in self._mattes():
                 if matte.matte_id in self._boxes:
@@ -281,17 +282,18 @@ class MatteOverlay:
         high = np.minimum((found.max(axis=0) + 1) * (1, TILE, TILE), shape)
         return self._plane.box_to_display(tuple(low.tolist()), tuple((high - low).tolist()))
 
-    def _cropped(self, matte: Matte, box: Box) -> Box | None:
-        """The part of a display box that is not all zero, and the place of the layer's letter."""
+    def _crop(self, matte: Matte, box: Box) -> None:
+        """Note the part of a display box that is not all zero, its values and the place of the layer's letter."""
         stored = self._stored(matte, box)
         rows = np.flatnonzero(stored.any(axis=1))
         if len(rows) == 0:
-            return None
-        columns = np.flatnonzero(stored[rows[0] : rows[-1] + 1].any(axis=0))
-        u0, v0 = box[0] + int(columns[0]), box[1] + int(rows[0])
-        at = int(np.argmax(stored[rows[0]]))
-        self._anchors[matte.matte_id] = (box[0] + at, v0)
-        return u0, v0, box[0] + int(columns[-1]) + 1, box[1] + int(rows[-1]) + 1
+            return
+        top, bottom = int(rows[0]), int(rows[-1]) + 1
+        columns = np.flatnonzero(stored[top:bottom].any(axis=0))
+        left, right = int(columns[0]), int(columns[-1]) + 1
+        self._anchors[matte.matte_id] = (box[0] + int(np.argmax(stored[top])), box[1] + top)
+        self._boxes[matte.matte_id] = (box[0] + left, box[1] + top, box[0] + right, box[1] + bottom)
+        self._fresh[matte.matte_id] = stored[top:bottom, left:right]
 
     def _tile_keys(self, matte: Matte, layer: str) -> NDArray[np.int64]:
         """``(N, 3)`` keys of the tiles of a layer, looked up once per version."""
@@ -350,14 +352,19 @@ class MatteOverlay:
             known = self._boxes.get(matte.matte_id)
             if known is None or not _touch(known, box):
                 continue
-            pixels = tint_table(matte.colour, TINT).take(self._stored(matte, box), mode="clip")
+            part, stored = box, self._fresh.get(matte.matte_id)
+            if stored is None:
+                stored = self._stored(matte, box)
+            else:
+                part = known  # while the whole is built: only where the layer is
+            pixels = tint_table(matte.colour, TINT).take(stored, mode="clip")
             if is_first:
-                target[:] = pixels
+                self._pixels[part[1] : part[3], part[0] : part[2]] = pixels
                 is_first = False
                 continue
             height, width = pixels.shape
             painter = QPainter(self.image)
-            painter.drawImage(u0, v0, QImage(pixels.data, width, height, 4 * width, self.image.format()))
+            painter.drawImage(part[0], part[1], QImage(pixels.data, width, height, 4 * width, self.image.format()))
             painter.end()
         if is_first:
             target[:] = 0

@@ -70,6 +70,7 @@ class PaintTool(LayerTool):
         self._last_xy: tuple[float, float] | None = None
         self._pointer: Pointer | None = None
         self._cursor: BrushCursor | None = None
+        self._kept: dict[object, QImage] = {}
 
     @property
     def is_busy(self) -> bool:
@@ -164,7 +165,7 @@ class PaintTool(LayerTool):
 
     def draw(self, painter: QPainter, visible: QRectF) -> None:
         if self._cursor is not None and QRectF(self._cursor.area).intersects(visible):
-            self._cursor.draw(painter)
+            self._cursor.draw(painter, self._kept)
 
     def _add(self, xy: tuple[float, float], pressure: float) -> None:
         assert self._stroke is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QPointF, QRect, QRectF, Qt
-from PySide6.QtGui import QColor, QFontMetrics, QPainter, QPen, QPolygonF
+from PySide6.QtGui import QColor, QPainter, QPen, QPolygonF
 
 from medapp.ui import theme
 from medapp.ui.canvas.content import Pane
@@ -64,7 +64,7 @@ def _draw_corners(painter: QPainter, view: SliceView, plane: Plane, area: QRect,
     secondary = theme.DARK.text_2
     if view.axis == 0 or not view.shows_crosshair:
         for line in identity_lines(view):
-            texts.draw(painter, _elided(view, line, area.width() * 0.45), QPointF(area.left() + MARGIN, top))
+            texts.draw(painter, texts.elided(line, int(area.width() * 0.45)), QPointF(area.left() + MARGIN, top))
             top += _LINE
     if not has_two:
         head = area.top() + MARGIN
@@ -91,7 +91,7 @@ def _draw_letters(painter: QPainter, view: SliceView, plane: Plane, area: QRect)
     if plane.letters is None:
         at = QPointF(area.center().x(), area.bottom() - MARGIN - _LINE)
         words = "orientation unknown" if plane.has_mm else "orientation unknown · spacing unknown, lengths in px"
-        texts.draw(painter, _elided(view, words, area.width() * 0.5), at, middle, theme.DARK.text_2)
+        texts.draw(painter, texts.elided(words, int(area.width() * 0.5)), at, middle, theme.DARK.text_2)
         return
     left, right, top, bottom = plane.letters
     cy = area.center().y() - 9
@@ -207,7 +207,3 @@ def rail_ready(view: SliceView) -> set[int] | None:
     if view.document.arrived_slices is not None:
         return view.document.arrived_slices
     return view.document.processed_slices
-
-
-def _elided(view: SliceView, text: str, room: float) -> str:
-    return QFontMetrics(view.texts.font()).elidedText(text, Qt.TextElideMode.ElideRight, int(room))
