@@ -117,6 +117,12 @@ TUNED_CT: dict[tuple[str, str], FilterSettings] = {
     ("wavelet", "ramp"): FilterSettings(1.0, CT_RANGE, 2),
 }
 """By filter and reconstruction kernel, for quarter dose on training patients; ``docs/models.md`` says how."""
+DEFAULT_CT = {
+    "nlm": FilterSettings(1.0, CT_RANGE, 2),
+    "tv": FilterSettings(1.1, CT_RANGE, 2),
+    "wavelet": FilterSettings(0.8, CT_RANGE, 2),
+}
+"""For CT whose kernel is not known: a little below the best of either kernel, and safe for both."""
 TUNED_OTHER = {
     "nlm": FilterSettings(0.8, None, 2),
     "tv": FilterSettings(1.0, None, 2),
@@ -135,7 +141,7 @@ def classical_restorer(model_id: str, modality: str | None = None) -> FilterRest
     if key not in FILTERS or key == model_id:
         raise UnsuitableModelError(f"There is no filter '{model_id[:40]}'", f"Use {NLM_ID}")
     name, run = FILTERS[key]
-    settings = TUNED_CT[key, "hann"] if modality == "CT" else TUNED_OTHER[key]
+    settings = DEFAULT_CT[key] if modality == "CT" else TUNED_OTHER[key]
     return FilterRestorer(model_id, f"FILTERED · {name}", name, run, settings)
 
 

@@ -113,7 +113,7 @@ def flat_bias(restored: NDArray, reference: NDArray) -> float:
     return float(np.mean((restored - reference)[where], dtype=np.float64)) if where.sum() >= 500 else float("nan")
 
 
-def edge_width_px(values: NDArray, reference: NDArray, limits: tuple[float, float] = CT_DISPLAY_WINDOW) -> float:
+def edge_width_px(values: NDArray, reference: NDArray, limits: tuple[float, float] = (-1000.0, 1000.0)) -> float:
     """Width of the strong edges of the reference as ``values`` shows them, in pixels.
 
     Contrast over steepness (height of the step divided by its steepest slope), averaged over the steepest two percent
