@@ -8,6 +8,7 @@ consecutive numbers, and its mask is one comparison inside its box.
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -27,6 +28,7 @@ Points = NDArray | Sequence[tuple[float, float]]
 _BOX_MARGIN = 0.06  # people draw boxes a little too tight or too wide
 _FIT_WEIGHT = 30.0  # of the overlap of boxes against the score
 _GOOD_FIT = 0.7  # from this overlap of boxes on one node is the answer
+_OUTVOTED = 0.5  # a large node needs half as many marks as the parts that others chose within it
 _LEAST_PART = 0.05  # of the largest part in a box; smaller ones are crumbs
 
 
@@ -208,7 +210,9 @@ class RegionTree:
         """The largest nodes within the box that look like its middle; none when no superpixel lies within."""
         count, size = self.leaf_count, high - low
         margin = _BOX_MARGIN * size + 2
-        within = (self.box[:, :2] >= low - margin).all(1) & (self.box[:, 2:] <= high + margin).all(1)
+        within: NDArray[np.bool_] = np.asarray(
+            (self.box[:, :2] >= low - margin).all(1) & (self.box[:, 2:] <= high + margin).all(1)
+        )
         if not within[:count].any():
             return []
         x0, y0 = np.maximum(np.rint(low).astype(int) - 3, 0)
@@ -248,11 +252,19 @@ class RegionTree:
         return below[self.last] - below[self.first]
 
     def _chosen_nodes(self, include: NDArray[np.int32], exclude: NDArray[np.int32]) -> list[int]:
-        """Per included superpixel the best node that holds nothing excluded."""
+        """Per included superpixel its best node that holds nothing excluded; outvoted large nodes are left out."""
         forbidden = self._holds(exclude) > 0
-        wanted = self._holds(include)
-        chosen: set[int] = set()
-        for leaf in include:
-            path = [node for node in self._ancestors(int(leaf)) if not forbidden[node]]
-            chosen.add(max(path, key=lambda node: (self.score[node] * wanted[node], -node)))
+        choice: dict[int, int] = {}
+        for leaf in include.tolist():
+            allowed = [node for node in self._ancestors(leaf) if not forbidden[node]]
+            choice[leaf] = max(allowed, key=lambda node: float(self.score[node]))
+        votes = Counter(choice.values())
+        chosen: list[int] = []
+        for node, count in votes.items():
+            first, last = self.first[node], self.last[node]
+            within = sum(n for other, n in votes.items() if other < node and first <= self.first[other] < last)
+            if count >= _OUTVOTED * within:
+                chosen.append(node)
+            else:  # few marks want the large region, many a part of it: the few stand for themselves
+                chosen += [leaf for leaf, wanted in choice.items() if wanted == node]
         return sorted(chosen)
