@@ -95,7 +95,8 @@ def make_dataset(scan: Scan, z: int, **overrides: object) -> Dataset:
         warnings.simplefilter("ignore")  # malformed values are the point of some tests
         for keyword, value in overrides.items():
             if value is None:
-                del ds[keyword]
+                if keyword in ds:
+                    del ds[keyword]
             else:
                 setattr(ds, keyword, value)
     return ds

@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 _LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))  # negative, positive RAS+ direction of each patient axis
 
 
+def is_invertible(affine: NDArray[np.float64]) -> bool:
+    """True when an affine is finite and its axes span space, however small the voxels."""
+    if not np.isfinite(affine).all():
+        return False
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    volume = float(sizes.prod())
+    return volume > 0 and abs(float(np.linalg.det(affine[:3, :3] / sizes))) > 1e-9
+
+
 @dataclass(frozen=True, eq=False)
 class Geometry:
     """Takes a voxel index ``(z, y, x)`` to millimetres, RAS+.
@@ -26,7 +35,7 @@ class Geometry:
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine_zyx, dtype=np.float64)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        if affine.shape != (4, 4) or not is_invertible(affine):
             raise ValueError("an affine must be a finite, invertible 4 x 4 matrix")
         affine[3] = (0.0, 0.0, 0.0, 1.0)
         affine.setflags(write=False)

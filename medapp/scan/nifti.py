@@ -21,7 +21,7 @@ from medapp.errors import UnreadableFileError
 from medapp.progress import Progress
 from medapp.scan.dicom import open_unchanged
 from medapp.scan.dicom_voxels import clear_not_finite
-from medapp.scan.geometry import Geometry
+from medapp.scan.geometry import Geometry, is_invertible
 from medapp.scan.lazy import Filled, LazyScan, OnSlice, temporary_folder
 from medapp.scan.scan import SourceInfo
 
@@ -254,9 +254,7 @@ def _geometry(
 
 def _valid(affine: NDArray[np.float64]) -> NDArray[np.float64] | None:
     affine = np.asarray(affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        return None
-    return affine
+    return affine if is_invertible(affine) else None
 
 
 def _differ(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
