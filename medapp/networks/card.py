@@ -145,7 +145,7 @@ def _problem(entries: Mapping[str, Any]) -> str:
         value = entries.get(key)
         if value is None and key == "spacing_mm":
             continue
-        if not _is_range(value):
+        if not _is_range(value, may_be_one=key == "spacing_mm"):
             return f"'{key}' must be two rising numbers"
     if entries.get("channels", 1) not in (1, 3):
         return "'channels' must be 1 or 3"
@@ -168,10 +168,10 @@ def _list_of(entries: Mapping[str, Any], key: str) -> list[Any]:
     return value if isinstance(value, list) else [None]
 
 
-def _is_range(value: Any) -> bool:
+def _is_range(value: Any, may_be_one: bool) -> bool:
     return (
         isinstance(value, list | tuple)
         and len(value) == 2
         and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value)
-        and value[0] < value[1]
+        and (value[0] < value[1] or (may_be_one and value[0] == value[1]))
     )

@@ -1,0 +1,61 @@
+"""The evaluation prints exactly the promised figures, for the manifest and for any folder of scans."""
+
+import json
+import logging
+
+import pytest
+
+from medapp.cli.main import main
+from medapp.errors import UsageError
+from medapp.networks.library import ModelLibrary
+from medapp.progress import Progress
+from medapp.services.evaluate import evaluate
+from medapp.services.train import train
+from tests.training.making import make_data, make_recipe
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_data(tmp_path / "data")
+
+
+def test_input_filters_and_models_are_measured_on_the_same_patients(tmp_path, data):
+    train(make_recipe(tmp_path / "r.json", iterations=1, tuning_patients=[]), tmp_path / "run", 5, data, Progress())
+    library = ModelLibrary(tmp_path / "run", tmp_path / "none")
+    result = evaluate("ct-denoise", library, data, Progress(), all_conditions=False)
+
+    assert result["task"] == "ct-denoise"
+    assert result["n_subjects"] == 1
+    assert len(result["data_sha256"]) == 64
+    rows = {row["name"]: row for row in result["rows"]}
+    assert {row["kind"] for row in result["rows"]} == {"input", "classical", "model"}
+    assert rows["non-local means"]["psnr_db"] > rows["input"]["psnr_db"]
+    assert rows["toy"]["gain_db"] == pytest.approx(
+        rows["toy"]["psnr_db"] - max(r["psnr_db"] for r in result["rows"] if r["kind"] == "classical"), abs=0.002
+    )
+    for row in result["rows"]:
+        assert {"name", "kind", "psnr_db", "ssim", "rmse", "ci95"} <= set(row)
+        assert row["ci95"][0] <= row["psnr_db"] <= row["ci95"][1]
+
+
+def test_the_command_prints_json_and_writes_it(tmp_path, data, capsys):
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    arguments = ["evaluate", "--task", "ct-denoise", "--quick", "--models-dir", str(tmp_path)]
+    try:
+        assert main([*arguments, "--data", str(data / "ct"), "--json", str(tmp_path / "out.json")]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert main([*arguments, "--data", str(tmp_path / "nothing")]) == 2
+        assert main(["evaluate", "--task", "magic", "--models-dir", str(tmp_path), "--data", str(data)]) == 2
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    assert json.loads((tmp_path / "out.json").read_text()) == printed
+    assert printed["n_subjects"] == 3  # a folder without manifest: every scan in it
+
+
+def test_a_folder_without_ct_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("no scan")
+    library = ModelLibrary(tmp_path, tmp_path)
+    with pytest.raises(UsageError, match="no CT scan"):
+        evaluate("ct-denoise", library, tmp_path, Progress())
