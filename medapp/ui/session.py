@@ -75,9 +75,9 @@ class Session(QObject):
         """A project is being opened or made."""
         return self._is_opening
 
-    def new_project(self, then: Callable[[], None] | None = None) -> None:
+    def new_project(self, then: Callable[[], None] | None = None, name: str = "") -> None:
         """Make a project where projects live, with the date as its name, and open it."""
-        name = time.strftime("Project %Y-%m-%d %H.%M.%S")
+        name = name or time.strftime("Project %Y-%m-%d %H.%M.%S")
         self._open(lambda project_class, reader: project_class.create(paths.projects_dir() / name, reader), then)
 
     def open_project(self, path: Path, then: Callable[[], None] | None = None) -> None:
