@@ -90,12 +90,13 @@ class BrushCursor:
             painter.drawEllipse(middle, 2.5, 2.5)
         else:
             across, down = reach
-            for pen in (QPen(dark, 3), QPen(colour, 1.5)):
+            for pen in (QPen(dark, 3.5), QPen(colour, 2)):
                 painter.setPen(pen)
                 painter.drawEllipse(middle, across * self.half, down * self.half)
             if self.half < 0.98:
-                for pen in (QPen(dark, 2), QPen(colour, 1)):
-                    pen.setDashPattern([1.0, 3.0])
+                dots = QPen(colour, 1.8)
+                dots.setDashPattern([1.0, 2.0])
+                for pen in (QPen(QColor(0, 0, 0, 110), 3), dots):
                     painter.setPen(pen)
                     painter.drawEllipse(middle, across, down)
             sign = QPointF(across + 6, 0)

@@ -60,6 +60,7 @@ class Content:
         plane, index: Of the series on screen; ``plane`` is None without one.
         overlay: The mattes, on the grid of the original series.
         shows_original: The key is held: the original alone.
+        is_second: The fourth viewport: the other side of a pair, else the active matte alone.
         limit: Range of the difference colours, kept while stepping through slices.
     """
 
@@ -71,6 +72,7 @@ class Content:
         self.overlay = MatteOverlay()
         self._overlay_at: tuple[object, Alignment] | None = None
         self.shows_original = False
+        self.is_second = False
         self.limit = 1.0
         self._limit_of: object = None
         self._pictures = {side: Picture() for side in ("original", "processed", "difference")}
@@ -93,7 +95,8 @@ class Content:
         """The compare mode that applies now."""
         document = self.document
         has_pair = document.processed is not None and document.original is not None
-        return document.compare_mode if has_pair and not self.shows_original else "single"
+        is_pair = has_pair and not self.shows_original and not self.is_second
+        return document.compare_mode if is_pair else "single"
 
     @property
     def unit(self) -> str:
@@ -132,7 +135,10 @@ class Content:
             return [self._side("original", view, left), self._side("processed", view, right)]
         if mode == "difference":
             return [self._difference(view)]
-        side = "processed" if document.is_derived and not self.shows_original else "original"
+        is_processed = document.is_derived
+        if self.is_second and document.processed is not None:
+            is_processed = not is_processed
+        side = "processed" if is_processed and not self.shows_original else "original"
         return [self._side(side, view, view)]
 
     def divider_x(self, view: QRect) -> int:
@@ -158,11 +164,12 @@ class Content:
         if document.annotation is None or at.index is None:
             self.overlay.show(None, at.plane, 0, "tint", None)
             return
+        has_active = document.active_matte is not None
         self.overlay.show(
             document.annotation if document.overlays_visible else None,
             at.plane,
             at.index,
-            document.matte_view,
+            "on black" if self.is_second and document.processed is None and has_active else document.matte_view,
             document.active_matte.matte_id if document.active_matte is not None else None,
             shows_band=document.tool == "unknown",
         )

@@ -13,8 +13,8 @@ from medapp.ui import theme
 from medapp.ui.canvas.raster import diverging_ramp
 
 MARGIN = 8
-_HALO = QColor(0, 0, 0, 200)
-_OFFSETS = ((-1, -1), (1, -1), (-1, 1), (1, 1), (0, 0))
+_HALO = QColor(0, 0, 0, 225)
+_OFFSETS = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))
 _KEPT_TEXTS = 96
 
 

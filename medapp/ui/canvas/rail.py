@@ -67,7 +67,7 @@ class SliceRail:
         ):
             for first, last in _runs({z for z, mark in self.marks.items() if mark == kind}):
                 height = max(self.top_of(first - 1) - self.top_of(last), 2.0)
-                painter.fillRect(QRectF(track.left() - 3, self.top_of(last), 10, height), brush)
+                painter.fillRect(QRectF(track.left() - 4, self.top_of(last), 6, height), brush)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, True)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(theme.DARK.danger))

@@ -9,6 +9,7 @@ from PySide6.QtGui import (
     QColor,
     QContextMenuEvent,
     QEnterEvent,
+    QFocusEvent,
     QImage,
     QKeyEvent,
     QMouseEvent,
@@ -86,7 +87,7 @@ class SliceView(QWidget):
         self._panes: list[Pane] = []
         self._flash: QRect | None = None
         self._flashes_next = False
-        self._is_pen_down = False
+        self._came_by_key = False
         self.setMouseTracking(True)
         self.setTabletTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -420,13 +421,14 @@ class SliceView(QWidget):
             view_text.draw_texts(painter, self, self._panes, exposed)
         if self.content.mode == "difference" and self._panes[0].picture is not None:
             area = self.image_area
-            bar = QRect(area.right() - 20, area.center().y() - 80, 10, 160)
+            height = min(160, max(40, area.height() // 2 - 90))
+            bar = QRect(area.right() - 20, area.top() + 44, 10, height)
             draw_colour_bar(painter, self.texts, bar, self.content.limit, self.content.unit)
         if self.rail.area.intersects(exposed):
             self.rail.marks = view_text.rail_marks(self)
             self.rail.ready = view_text.rail_ready(self)
             self.rail.draw(painter)
-        if self.hasFocus():
+        if self.hasFocus() and (self.shows_crosshair or self._came_by_key):
             painter.setPen(QPen(QColor(theme.DARK.accent), 2))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawRect(self.rect().adjusted(1, 1, -1, -1))
@@ -608,12 +610,10 @@ class SliceView(QWidget):
         pointer = Pointer(event.position(), event.modifiers(), event.pressure(), is_eraser)
         kind = event.type()
         if kind == QEvent.Type.TabletPress:
-            self._is_pen_down = True
             self._press(event.button(), pointer)
         elif kind == QEvent.Type.TabletMove:
             self._move(pointer)
         elif kind == QEvent.Type.TabletRelease:
-            self._is_pen_down = False
             self._release(event.button(), pointer, event.globalPosition().toPoint())
         event.accept()  # or Qt would send the same again as mouse events, without pressure
 
@@ -704,12 +704,14 @@ class SliceView(QWidget):
         prompts = self.tools["prompt"]
         return isinstance(prompts, PromptTool) and prompts.delete_selected()
 
-    def focusInEvent(self, event: Any) -> None:
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        by_key = (Qt.FocusReason.TabFocusReason, Qt.FocusReason.BacktabFocusReason, Qt.FocusReason.ShortcutFocusReason)
+        self._came_by_key = event.reason() in by_key
         self.focused.emit()
         self.update()
         super().focusInEvent(event)
 
-    def focusOutEvent(self, event: Any) -> None:
+    def focusOutEvent(self, event: QFocusEvent) -> None:
         self.update()
         super().focusOutEvent(event)
 

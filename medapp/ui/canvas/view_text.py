@@ -43,8 +43,8 @@ def draw_texts(painter: QPainter, view: SliceView, panes: list[Pane], exposed: Q
     if middle.contains(exposed):
         return
     _draw_corners(painter, view, plane, area, has_two=len(panes) > 1)
-    pane_area = panes[0].area
-    _draw_letters(painter, view, plane, pane_area if view.content.mode == "side by side" else area)
+    for part in [p.area for p in panes] if view.content.mode == "side by side" else [area]:
+        _draw_letters(painter, view, plane, part)
     su = view.camera.scale[0]
     per_unit, unit = (su / plane.pixel_mm[0], "mm") if plane.has_mm else (su, "px")
     draw_scale_bar(
@@ -61,22 +61,21 @@ def _draw_corners(painter: QPainter, view: SliceView, plane: Plane, area: QRect,
     document, texts = view.document, view.texts
     right = Qt.AlignmentFlag.AlignRight
     top = area.top() + MARGIN + _CHIP_ROOM
-    secondary = theme.DARK.text_2
     if view.axis == 0 or not view.shows_crosshair:
         for line in identity_lines(view):
             texts.draw(painter, texts.elided(line, int(area.width() * 0.45)), QPointF(area.left() + MARGIN, top))
             top += _LINE
-    if not has_two:
+    if not has_two and (plane.letters is not None or plane.count > 1):
         head = area.top() + MARGIN
-        texts.draw(painter, plane.name, QPointF(area.right() - MARGIN, head), right, secondary)
+        texts.draw(painter, plane.name, QPointF(area.right() - MARGIN, head), right)
     bottom = area.bottom() - MARGIN - _LINE
     texts.draw(painter, slice_line(view, plane), QPointF(area.right() - MARGIN, bottom), right)
     percent = view.camera.zoom * 100
     zoom = f"zoom {percent:.0f} %" if percent >= 10 else f"zoom {percent:.1f} %"
-    texts.draw(painter, zoom, QPointF(area.right() - MARGIN, bottom - _LINE), right, secondary)
-    if not (document.scan is not None and document.scan.is_colour):
+    texts.draw(painter, zoom, QPointF(area.right() - MARGIN, bottom - _LINE), right)
+    if not (document.scan is not None and document.scan.is_colour) and view.content.mode != "difference":
         line = window_line(view)
-        texts.draw(painter, line, QPointF(area.right() - MARGIN, bottom - 2 * _LINE), right, secondary)
+        texts.draw(painter, line, QPointF(area.right() - MARGIN, bottom - 2 * _LINE), right)
     candidate = document.candidate
     at = view.annotation_at
     if candidate is not None and at is not None and (candidate.axis, candidate.slice_index) == (view.axis, at.index):
@@ -97,11 +96,15 @@ def _draw_letters(painter: QPainter, view: SliceView, plane: Plane, area: QRect)
     cy = area.center().y() - 9
     texts.draw(painter, left, QPointF(area.left() + MARGIN, cy), px=14, is_bold=True)
     texts.draw(painter, right, QPointF(area.right() - MARGIN, cy), Qt.AlignmentFlag.AlignRight, px=14, is_bold=True)
-    is_crowded = area.width() < 520
-    head = area.top() + MARGIN + (_CHIP_ROOM if is_crowded else 0)
-    texts.draw(painter, top, QPointF(area.center().x(), head), middle, px=14, is_bold=True)
+    is_crowded = area.width() < 560
+    is_under_chip = is_crowded or view.content.mode in ("swipe", "difference")
+    x = float(area.center().x())
+    if view.content.mode == "swipe" and abs(x - view.divider_x) < 16:
+        x = view.divider_x - 16.0
+    head = area.top() + MARGIN + (_CHIP_ROOM if is_under_chip else 0)
+    texts.draw(painter, top, QPointF(x, head), middle, px=14, is_bold=True)
     foot = area.bottom() - MARGIN - 19 - (3 * _LINE if is_crowded else 0)
-    texts.draw(painter, bottom, QPointF(area.center().x(), foot), middle, px=14, is_bold=True)
+    texts.draw(painter, bottom, QPointF(x, foot), middle, px=14, is_bold=True)
 
 
 def identity_lines(view: SliceView) -> list[str]:

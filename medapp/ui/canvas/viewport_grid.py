@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Signal
-from PySide6.QtGui import QImage, QPainter
+from PySide6.QtGui import QColor, QImage, QPainter, QPaintEvent
 from PySide6.QtWidgets import QGridLayout, QWidget
 
+from medapp.ui import theme
 from medapp.ui.canvas.slice_view import SliceView
 from medapp.ui.document import Document
 
@@ -14,13 +15,14 @@ _GAP = 2
 
 
 class ViewportGrid(QWidget):
-    """Up to three linked viewports.
+    """Up to four linked viewports.
 
     A series that is no volume (one image, a stack without third dimension) always has one viewport.
 
     Attributes:
         layout_name: What the person chose: one of ``LAYOUTS``.
         views: One viewport per index axis.
+        second: The fourth one of ``2x2``: the other side of a pair, else the active matte alone.
         active: The viewport that had the focus last.
     """
 
@@ -41,9 +43,11 @@ class ViewportGrid(QWidget):
         self._grid.setSpacing(_GAP)
         self.setAccessibleName("Images")
         self.views = tuple(SliceView(document, axis, self) for axis in range(3))
+        self.second = SliceView(document, 0, self)
+        self.second.content.is_second = True
         self.active = self.views[0]
         self.setFocusProxy(self.active)
-        for view in self.views:
+        for view in self._all:
             view.pointer_moved.connect(self.pointer_moved)
             view.prompt_requested.connect(self.prompt_requested)
             view.message_requested.connect(self.message_requested)
@@ -55,13 +59,17 @@ class ViewportGrid(QWidget):
         self._arrange()
 
     @property
+    def _all(self) -> tuple[SliceView, ...]:
+        return (*self.views, self.second)
+
+    @property
     def visible_views(self) -> tuple[SliceView, ...]:
         """The viewports on screen, the large one first."""
         if self._maximised is not None:
             return (self._maximised,)
         if self.layout_name == "1" or not self._is_volume():
             return (self.views[0],)
-        return self.views
+        return self._all if self.layout_name == "2x2" else self.views
 
     def set_layout(self, name: str) -> None:
         """Choose a layout.
@@ -124,7 +132,7 @@ class ViewportGrid(QWidget):
 
     def show_original(self, is_held: bool) -> None:
         """Show the original alone while its key is held."""
-        for view in self.views:
+        for view in self._all:
             view.set_original_held(is_held)
 
     def grab_image(self) -> QImage:
@@ -157,28 +165,28 @@ class ViewportGrid(QWidget):
         if wanted == self._shown:
             return
         self._shown = wanted
-        for view in self.views:
+        for view in self._all:
             self._grid.removeWidget(view)
         for n in range(2):
             self._grid.setColumnStretch(n, 0)
             self._grid.setRowStretch(n, 0)
-        if len(shown) == 1:
-            self._grid.addWidget(shown[0], 0, 0)
-            self._grid.setColumnStretch(0, 1)
-            self._grid.setRowStretch(0, 1)
-        else:
-            large, upper, lower = shown
-            is_even = self.layout_name == "2x2"
-            self._grid.setColumnStretch(0, 1 if is_even else 2)
+        is_even = len(shown) == 4
+        self._grid.setColumnStretch(0, 2 if len(shown) == 3 else 1)
+        self._grid.setRowStretch(0, 1)
+        if len(shown) > 1:
             self._grid.setColumnStretch(1, 1)
-            self._grid.setRowStretch(0, 1)
             self._grid.setRowStretch(1, 1)
-            self._grid.addWidget(large, 0, 0, 1 if is_even else 2, 1)
-            self._grid.addWidget(upper, 0, 1)
-            self._grid.addWidget(lower, 1, 0 if is_even else 1)
-        for view in self.views:
+        self._grid.addWidget(shown[0], 0, 0, 2 if len(shown) == 3 else 1, 1)
+        for view, row, column in zip(shown[1:], (0, 1, 1), (1, 0 if is_even else 1, 1), strict=False):
+            self._grid.addWidget(view, row, column)
+        for view in self._all:
             view.setVisible(view in shown)
             view.shows_crosshair = len(shown) > 1
         if self.active not in shown:
             self.active = shown[0]
             self.setFocusProxy(self.active)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)  # what shows between the viewports
+        painter.fillRect(event.rect(), QColor(theme.DARK.line))
+        painter.end()

@@ -181,6 +181,16 @@ def test_double_click_maximises_and_restores(grid, view):
     assert len(grid.visible_views) == 3
 
 
+def test_two_by_two_adds_the_matte_alone_or_the_other_side(grid, document):
+    grid.set_layout("2x2")
+    assert len(grid.visible_views) == 4
+    paint(grid)
+    assert grid.second._panes[0].chip.text == "ORIGINAL"
+    open_scan(document, make_scan(), processed=make_scan())
+    paint(grid)
+    assert grid.second._panes[0].chip.text.startswith("RESTORED")
+
+
 def test_images_without_a_third_dimension_have_one_viewport(grid, document):
     grid.set_layout("2x2")
     open_scan(document, make_scan((1, 60, 80), kind="image", geometry=None))
