@@ -99,7 +99,7 @@ def evaluate(
         all_conditions: False measures quarter dose with the plain ramp filter only.
 
     Returns:
-        ``{task, data_sha256, n_subjects, rows, more}``. ``rows`` are quarter dose, plain filtered back-projection, clean references:
+        ``{task, data_sha256, n_subjects, rows, more}``. ``rows`` are quarter dose, ramp filter, clean references:
         ``{name, kind, psnr_db, ssim, rmse, ci95, ...}``, PSNR in the display window inside the body, averaged over
         slices, then patients; ``ci95`` its interval over patients. ``more`` holds the same for other doses and kernels
         and for scans that are noisy themselves.
