@@ -32,12 +32,14 @@ from medapp.export.png import alpha_pixels, cutout_pixels, image_pixels, value_m
 from medapp.export.seg import SegStyle, write_seg
 from medapp.export.source_slices import SourceSlice
 from medapp.progress import Progress
+from medapp.scan.pixels import quiet
 
 __all__ = ["ExportItem", "ExportOptions", "ExportPlan", "ExportReport", "PlannedFile", "plan", "write"]
 
 log = logging.getLogger(__name__)
 
 _HALF = (FULL + 1) // 2
+_PROVENANCE = frozenset({"task", "model", "model_id", "version", "sha256", "architecture", "device", "unit", "medapp"})
 
 
 def write(planned: ExportPlan, progress: Progress | None = None) -> ExportReport:
@@ -59,8 +61,9 @@ def write(planned: ExportPlan, progress: Progress | None = None) -> ExportReport
     try:
         _make_folder(aside)
         writer = _Writer(planned, aside, progress)
-        for entry in planned.items:
-            writer.write_item(entry)
+        with quiet():  # pydicom's warnings quote values
+            for entry in planned.items:
+                writer.write_item(entry)
         writer.write_splits()
         if "coco" in planned.options.formats:
             writer.add("coco.json", "coco", writer.coco.as_dict())
@@ -279,7 +282,7 @@ def _manifest(planned: ExportPlan, written: list[Written]) -> dict[str, Any]:
             "fractions": list(options.split_fractions),
             "groups": {entry.alias: entry.split for entry in planned.items},
         },
-        "items": [_item_entry(entry, keys[entry.folder]) for entry in planned.items],
+        "items": [_item_entry(entry, keys[entry.folder], options.deidentify) for entry in planned.items],
         "files": files,
         "notes": list(planned.notes),
         "problems": list(planned.problems),
@@ -295,10 +298,12 @@ def _profile() -> dict[str, Any]:
     }
 
 
-def _item_entry(entry: PlannedItem, key: str) -> dict[str, Any]:
+def _item_entry(entry: PlannedItem, key: str, deidentify: bool) -> dict[str, Any]:
     item = entry.item
     scan = item.scan
     provenance = {str(k): v for k, v in item.provenance.items() if isinstance(v, str | int | float | bool)}
+    if deidentify:  # paths and titles may hold a name
+        provenance = {k: v for k, v in provenance.items() if k in _PROVENANCE or not isinstance(v, str)}
     return {
         "folder": entry.folder,
         "source_key": key,
@@ -309,6 +314,7 @@ def _item_entry(entry: PlannedItem, key: str) -> dict[str, Any]:
         "unit": scan.unit,
         "shape": list(scan.shape),
         "affine": scan.geometry.affine_xyz.tolist() if scan.geometry else None,
+        "title": "" if deidentify else item.title,
         "state": item.state,
         "reader": item.reader,
         "revision": item.revision_id,

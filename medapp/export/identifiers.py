@@ -99,9 +99,10 @@ def identifiers_of(source: SourceInfo, group: str = "") -> Identifiers:
     for header in dict.fromkeys(source.headers):  # multi-frame sources repeat theirs
         for element in _walk(read_header(header), seen):
             _collect(element, values, elements, dates, uids)
-    for text in (source.patient_name, source.patient_id, group):
+    for text in (source.patient_name, source.patient_id):
         if text.strip():
             values.update(_name_values(text))
+    values.add(group)  # whole: its words may be anything
     if source.format != "dicom" and source.path:
         values.add(re.sub(r"(\.nii)?\.[^.]+$", "", Path(source.path).name))
     known = {value.strip() for value in values}

@@ -19,6 +19,7 @@ from medapp.export.plan_types import FORMATS, ExportItem, ExportOptions, Planned
 from medapp.export.seg import why_no_seg
 from medapp.export.source_slices import SourceHeaders, source_headers
 from medapp.export.splits import Split, split_groups
+from medapp.scan.pixels import quiet
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,8 @@ def plan(items: Sequence[ExportItem], options: ExportOptions) -> ExportPlan:
     if not options.key:
         options = replace(options, key=secrets.token_bytes(32))
     groups = [_group_of(item, number) for number, item in enumerate(items)]
-    found = [identifiers_of(item.header_scan.source, item.group) for item in items]
+    with quiet():  # pydicom's warnings quote values
+        found = [identifiers_of(item.header_scan.source, item.group) for item in items]
     everything = NOTHING
     for identifiers in found:
         everything = everything.joined(identifiers)
@@ -121,9 +123,10 @@ def plan(items: Sequence[ExportItem], options: ExportOptions) -> ExportPlan:
     planned = []
     for number, (item, group, identifiers) in enumerate(zip(items, groups, found, strict=True), start=1):
         alias = aliases[group]
-        planned.append(
-            _plan_item(item, number, group, alias, splits[alias], options, privacy, identifiers, notes, problems)
-        )
+        with quiet():
+            planned.append(
+                _plan_item(item, number, group, alias, splits[alias], options, privacy, identifiers, notes, problems)
+            )
     if options.deidentify:
         notes.append("Identifiers are removed, UIDs mapped and dates shifted; every written byte is searched for them.")
     else:

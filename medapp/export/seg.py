@@ -6,11 +6,13 @@ Reference:
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -141,8 +143,7 @@ def _segmentation(
 ) -> Dataset:
     sources = [_plain(s.dataset, part[0].dataset) for s in part]
     compressed = style.rle and style.kind == "FRACTIONAL"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # highdicom comments on names and on empty frames
+    with _silent_highdicom():
         return hd.seg.Segmentation(
             source_images=sources,
             pixel_array=pixels,
@@ -165,6 +166,20 @@ def _segmentation(
             transfer_syntax_uid=RLELossless if compressed else ExplicitVRLittleEndian,
             omit_empty_frames=True,
         )
+
+
+@contextmanager
+def _silent_highdicom() -> Iterator[None]:
+    """highdicom logs names that it doubts, and warns of frames that are left out."""
+    talk = logging.getLogger("highdicom")
+    level = talk.level
+    talk.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        talk.setLevel(level)
 
 
 def _plain(dataset: Dataset, first: Dataset) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from pydicom.uid import generate_uid
 
 from medapp.annotation.annotation import Annotation
 from medapp.annotation.matte import Matte
-from medapp.export.plan_types import ExportItem, ExportOptions
+from medapp.export.data_set import plan, write
+from medapp.export.plan_types import ExportItem, ExportOptions, ExportReport
 from medapp.scan.geometry import Geometry
 from medapp.scan.scan import Scan, SourceInfo, Window
 
@@ -171,7 +172,14 @@ def options(tmp_path: Path, *formats: str, **more) -> ExportOptions:
     return ExportOptions(tmp_path / "out", chosen, key=b"secret of the project", **more)
 
 
-def pixels_of(data: bytes) -> np.ndarray:
-    from PIL import Image
+def written(path: Path, *items: ExportItem, formats: tuple[str, ...] = (), **more) -> ExportReport:
+    """Plan and write."""
+    return write(plan(items, options(path, *formats, **more)))
 
-    return np.asarray(Image.open(io.BytesIO(data)))
+
+def by_role(report: ExportReport, role: str) -> list[Path]:
+    return [report.folder / name for name, _, own in report.files if own == role]
+
+
+def manifest_of(report: ExportReport) -> dict:
+    return json.loads((report.folder / "manifest.json").read_bytes())
