@@ -33,8 +33,13 @@ class JournalEntry:
     kind: Kind = "do"
 
 
-def load(connection: Connection, series_id: str) -> tuple[Annotation, int, bool]:
+def load(
+    connection: Connection, series_id: str, origin: revisions.Origin | None = None
+) -> tuple[Annotation, int, bool]:
     """The newest revision and every edit journalled since.
+
+    Args:
+        origin: Takes down which tiles came from which stored plane.
 
     Returns:
         The annotation, the number of the last edit in it, and False when a damaged revision was passed over.
@@ -42,7 +47,7 @@ def load(connection: Connection, series_id: str) -> tuple[Annotation, int, bool]
     Raises:
         ProjectError: There is no such series.
     """
-    annotation, seq, is_whole = _newest_sound(connection, series_id)
+    annotation, seq, is_whole = _newest_sound(connection, series_id, origin)
     journal = tables.journal
     rows = connection.execute(
         select(journal.c.seq, journal.c.edit)
@@ -59,7 +64,9 @@ def load(connection: Connection, series_id: str) -> tuple[Annotation, int, bool]
     return annotation, seq, is_whole
 
 
-def _newest_sound(connection: Connection, series_id: str) -> tuple[Annotation, int, bool]:
+def _newest_sound(
+    connection: Connection, series_id: str, origin: revisions.Origin | None
+) -> tuple[Annotation, int, bool]:
     shape = connection.execute(
         select(tables.series.c.shape).where(tables.series.c.series_id == series_id)
     ).scalar_one_or_none()
@@ -68,7 +75,7 @@ def _newest_sound(connection: Connection, series_id: str) -> tuple[Annotation, i
     row, is_whole = revisions.newest(connection, series_id), True
     while row is not None:
         try:
-            return revisions.annotation_from(connection, row), int(row["journal_seq"]), is_whole
+            return revisions.annotation_from(connection, row, origin), int(row["journal_seq"]), is_whole
         except ProjectDamagedError:
             log.error("revision %d is damaged; the one before it is used", row["revision_id"])
             is_whole = False

@@ -498,9 +498,10 @@ class Project:
         """
         self._must_write()
         with self._database.read() as connection:
-            annotation, seq, _ = keeping.load(connection, series_id)
+            loaded: revisions.Origin = {}
+            annotation, seq, _ = keeping.load(connection, series_id, loaded)
             known = set(connection.execute(select(tables.blobs.c.sha256)).scalars())
-        content = revisions.content_of(annotation, known.__contains__)
+        content = revisions.content_of(annotation, known.__contains__, loaded)
         keeping.store_planes(self._database, content.planes.items())
         with self._database.write() as connection:
             return revisions.insert_revision(

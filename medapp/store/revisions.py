@@ -9,16 +9,22 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import zstandard
+from numpy.typing import NDArray
 from sqlalchemy import Connection, RowMapping, func, insert, select
 
 from medapp.annotation.annotation import Annotation
 from medapp.annotation.matte import LAYERS, Matte
+from medapp.annotation.sparse import SparseVolume
 from medapp.errors import ProjectDamagedError, ProjectNewerError
 from medapp.store import codec, tables
 from medapp.store.series import now
 
 CONTENT_VERSION = 1
 _LIMIT = 256 * 2**20
+
+
+# Matte, layer and slice of a loaded annotation to the hash it was stored under and the tiles it came as.
+Origin = dict[tuple[str, str, int], tuple[str, dict[tuple[int, int], NDArray]]]
 
 
 @dataclass(frozen=True)
@@ -56,25 +62,29 @@ class Content:
     planes: dict[str, bytes]
 
 
-def content_of(annotation: Annotation, is_known: Callable[[str], bool] = lambda sha256: False) -> Content:
+def content_of(
+    annotation: Annotation, is_known: Callable[[str], bool] = lambda sha256: False, origin: Origin | None = None
+) -> Content:
     """Encode an annotation.
 
     Args:
         is_known: Tells which planes are stored already; those are left out.
+        origin: What ``annotation_from`` noted when it was loaded; planes that hold the same tiles still are not
+            encoded again.
     """
+    origin = origin or {}
     planes: dict[str, bytes] = {}
     mattes: list[dict[str, Any]] = []
     for matte in annotation:
         layers: dict[str, list[list[Any]]] = {}
         for layer in LAYERS:
-            by_slice: dict[int, list[Any]] = {}
-            for (z, row, column), tile in matte.tiles(layer).tiles.items():
-                by_slice.setdefault(z, []).append((row, column, tile))
-            for z in sorted(by_slice):
-                data, sha256 = codec.encode_plane(layer, by_slice[z])
+            for z, tiles in sorted(_by_slice(matte.tiles(layer)).items()):
+                sha256, before = origin.get((matte.matte_id, layer, z), ("", {}))
+                if tiles.keys() != before.keys() or any(tiles[key] is not before[key] for key in tiles):
+                    data, sha256 = codec.encode_plane(layer, [(*key, tile) for key, tile in tiles.items()])
+                    if not is_known(sha256):
+                        planes[sha256] = data
                 layers.setdefault(layer, []).append([z, sha256])
-                if sha256 not in planes and not is_known(sha256):
-                    planes[sha256] = data
         mattes.append({"id": matte.matte_id, "props": asdict(matte.props), "layers": layers})
     manifest = codec.canonical(
         {
@@ -87,8 +97,11 @@ def content_of(annotation: Annotation, is_known: Callable[[str], bool] = lambda 
     return Content(manifest, hashlib.sha256(manifest).hexdigest(), planes)
 
 
-def annotation_from(connection: Connection, row: RowMapping) -> Annotation:
+def annotation_from(connection: Connection, row: RowMapping, origin: Origin | None = None) -> Annotation:
     """Decode a revision, checking every hash on the way.
+
+    Args:
+        origin: Takes down which tiles came from which stored plane.
 
     Raises:
         ProjectDamagedError: Manifest or a plane is not what was saved.
@@ -106,16 +119,40 @@ def annotation_from(connection: Connection, row: RowMapping) -> Annotation:
         matte = Matte.with_props(entry["id"], annotation.shape_zyx, codec.props_from(entry["props"]))
         for layer, planes in entry["layers"].items():
             volume = matte.tiles(layer)
+            stored = _stored_planes(connection, [sha256 for _, sha256 in planes])
             for place, sha256 in planes:
-                data = connection.execute(
-                    select(tables.blobs.c.data).where(tables.blobs.c.sha256 == sha256)
-                ).scalar_one_or_none()
-                if data is None:
-                    raise _damaged()
-                for tile_row, tile_column, tile in codec.decode_plane(data, sha256):
+                for tile_row, tile_column, tile in codec.decode_plane(stored[sha256], sha256):
                     volume.put((int(place), tile_row, tile_column), tile)
+            if origin is not None:
+                tiles = _by_slice(volume)
+                origin.update(
+                    {(matte.matte_id, layer, int(z)): (sha256, tiles.get(int(z), {})) for z, sha256 in planes}
+                )
         annotation.add(matte)
     return annotation
+
+
+def _by_slice(volume: SparseVolume) -> dict[int, dict[tuple[int, int], NDArray]]:
+    found: dict[int, dict[tuple[int, int], NDArray]] = {}
+    for (z, tile_row, tile_column), tile in volume.tiles.items():
+        found.setdefault(z, {})[tile_row, tile_column] = tile
+    return found
+
+
+def _stored_planes(connection: Connection, wanted: list[str]) -> dict[str, bytes]:
+    """Planes by their hash, many in one query.
+
+    Raises:
+        ProjectDamagedError: One is missing.
+    """
+    found: dict[str, bytes] = {}
+    for start in range(0, len(wanted), 500):
+        part = wanted[start : start + 500]
+        query = select(tables.blobs.c.sha256, tables.blobs.c.data).where(tables.blobs.c.sha256.in_(part))
+        found.update((sha256, data) for sha256, data in connection.execute(query))
+    if not found.keys() >= set(wanted):
+        raise _damaged()
+    return found
 
 
 def planes_of(content: bytes) -> set[str]:
