@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 EPSILON = 1e-7
 TIME_LIMIT_S = 10.0
 
-_MOST_AT_ONCE = 90_000  # unknown pixels in one factorisation: about 0.4 GB
+_MOST_AT_ONCE = 130_000  # unknown pixels in one factorisation: 0.3 to 0.6 GB
 _MOST_SHARE = 0.35
 _SMALL = 16_000  # up to here the share does not matter
 _SHIFTS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)  # of the mean diagonal, one after another until the system is solved

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor, nn
 
-_MASK_ELEMENTS = 80_000_000
+_MASK_ELEMENTS = 20_000_000
 
 
 def cpu_has_bf16() -> bool:
@@ -77,6 +77,7 @@ def _attention(attention: Any, tokens: Tensor) -> Tensor:
         rows = _relative(attention.rel_pos_h, height)  # (h, h, d)
         cols = _relative(attention.rel_pos_w, width)
     parts = []
+    sums: Tensor | None = None
     together = max(1, _MASK_ELEMENTS // (batch * count * count))  # as many heads as keep the mask small
     for first in range(0, heads, together):
         some = slice(first, first + together)
@@ -85,7 +86,10 @@ def _attention(attention: Any, tokens: Tensor) -> Tensor:
             asked = query[:, some].reshape(batch, -1, height, width, channels // heads)
             by_row = torch.einsum("bnhwc,hkc->bnhwk", asked, rows)
             by_col = torch.einsum("bnhwc,wkc->bnhwk", asked, cols)
-            mask = (by_row[..., :, None] + by_col[..., None, :]).reshape(batch, -1, count, count)
+            if sums is None or sums.shape[1] != by_row.shape[1]:  # written over group after group: fresh pages are slow
+                sums = by_row.new_empty(*by_row.shape[:4], height, width)
+            torch.add(by_row[..., :, None], by_col[..., None, :], out=sums)
+            mask = sums.view(batch, -1, count, count)
         parts.append(
             F.scaled_dot_product_attention(
                 query[:, some], key[:, some], value[:, some], attn_mask=mask, scale=attention.scale
