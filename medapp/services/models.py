@@ -69,7 +69,10 @@ def import_model(request: ImportModelRequest, workspace: Workspace, progress: Pr
         from medapp.regions.sam_checkpoint import import_checkpoint
 
         return import_checkpoint(path, workspace.library.user_folder)
-    raise UsageError(
-        f"Weights of {request.architecture} cannot be imported yet.",
-        "Segment-anything checkpoints can: --architecture sam",
-    )
+    from medapp.networks.card import read_card
+    from medapp.networks.checkpoint import import_weights
+
+    card = read_card(path.with_suffix(".json"))  # range, unit and configuration cannot be told from the weights
+    if card.architecture != request.architecture:
+        raise UsageError(f"The card beside the file is for {card.architecture}.", "Correct the card or --architecture.")
+    return import_weights(path, card, workspace.library.user_folder).id

@@ -10,6 +10,10 @@ from medapp.networks.checkpoint import keep_weights
 from medapp.networks.library import ModelLibrary
 from medapp.networks.registry import build_network
 from medapp.paths import shipped_models_dir
+from medapp.progress import Progress
+from medapp.requests import ImportModelRequest
+from medapp.services.models import import_model
+from medapp.services.workspace import Workspace
 from tests.networks.test_card import CARD
 
 CONFIG = {"dim": 2, "num_blocks": [0, 0, 0, 1], "num_refinement_blocks": 0}
@@ -82,3 +86,17 @@ def test_shipped_models_load_and_say_what_they_are_made_of():
         assert library.load(card.id, "cpu").network is not None
         assert card.limits
         assert all(entry.get("licence") for entry in card.data)
+
+
+def test_a_foreign_checkpoint_with_a_card_beside_it_joins_the_library(tmp_path):
+    network = build_network("restore_rwkv", CONFIG)
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "mine.pth")
+    (tmp_path / "mine.json").write_text(replace(CARD, config=CONFIG).to_json())
+    workspace = Workspace()
+
+    model_id = import_model(ImportModelRequest(str(tmp_path / "mine.pth"), "restore_rwkv"), workspace, Progress())
+
+    assert workspace.library.load(model_id, "cpu").card.name == "Toy"
+    (tmp_path / "mine.json").unlink()
+    with pytest.raises(WeightsError, match="card"):
+        import_model(ImportModelRequest(str(tmp_path / "mine.pth"), "restore_rwkv"), workspace, Progress())
