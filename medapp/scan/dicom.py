@@ -250,13 +250,13 @@ def _read(
             "Export it uncompressed or as JPEG 2000.",
         )
     size = len(content) if content is not None else stamp[0]
-    _check_nesting(
-        source, _dataset_start(start) if content is None else 0, end, bool(is_implicit), bool(is_little), name
-    )
+    begin = _dataset_start(start) if content is None else 0
+    begin = begin if begin <= end else 0  # a wrong group length
+    _check_nesting(source, begin, end, bool(is_implicit), bool(is_little), name)
     keyword, vr, offset, length = _pixel_element(source, end, bool(is_implicit), bool(is_little), size, name)
     found = DicomFile(
         path=path, name=name, shown=shown, stamp=stamp, header=header, transfer_syntax=syntax, sop_class=sop_class,
-        content=content, span=(_dataset_start(start) if content is None else 0, end), is_explicit=not is_implicit,
+        content=content, span=(begin, end), is_explicit=not is_implicit,
         pixel_keyword=keyword, pixel_vr=vr, pixel_offset=offset, pixel_length=length, items=None, notes=notes,
     )  # fmt: skip
     _read_description(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from pydicom.filewriter import write_dataset
 
 from medapp.errors import UnreadableFileError
 from medapp.progress import Progress
-from medapp.scan.dicom import COMPRESSED, DEFLATED, DicomFile
+from medapp.scan.dicom import COMPRESSED, DicomFile
 from medapp.scan.frames import Frame
 from medapp.scan.lazy import Filled, OnSlice
 from medapp.scan.pixels import FrameReader, quiet
@@ -181,15 +180,19 @@ def header_bytes(file: DicomFile) -> bytes:
             source.seek(start)
             return source.read(end - start)
     with quiet():
-        if file.transfer_syntax == DEFLATED and file.content is not None:
-            dataset: Dataset = read_dataset(BytesIO(file.content[:end]), False, True)
-        else:
-            with file.open() as source:
-                dataset = dcmread(source, stop_before_pixels=True, force=True)
-        return _write(dataset, file.path)
+        try:
+            if file.content is not None:
+                dataset: Dataset = read_dataset(BytesIO(file.content[:end]), False, True)
+            else:
+                with file.open() as source:
+                    dataset = dcmread(source, stop_before_pixels=True, force=True)
+        except Exception as error:  # the whole header cannot be parsed: keep what was needed to read the image
+            logger.info("only part of a header is kept for export: %s", type(error).__name__)
+            dataset = file.header.dataset
+        return _write(dataset)
 
 
-def _write(dataset: Dataset, path: Path) -> bytes:
+def _write(dataset: Dataset) -> bytes:
     whole = Dataset()
     whole.update({tag: dataset.get_item(tag) for tag in dataset.keys() if tag.group > 2})  # noqa: SIM118
     try:

@@ -46,7 +46,7 @@ class Header:
         return element.value or b"" if isinstance(element, RawDataElement) else b""
 
     def text(self, keyword: str) -> str:
-        """The value as text without padding, parts joined by a backslash; ``""`` when absent."""
+        """The value as text without padding, parts joined by a backslash; ``""`` when absent or unreadable."""
         element = self._element(keyword)
         if element is None:
             return ""
@@ -54,7 +54,11 @@ class Header:
             value = element.value or b""
             if value.isascii():
                 return value.decode("ascii").strip(" \0")
-        return self._join(self._converted(keyword))
+        try:
+            return self._join(self._converted(keyword))
+        except UnreadableFileError:
+            self.complaints.append(f"{keyword} cannot be read and was ignored.")
+            return ""
 
     def texts(self, keyword: str) -> tuple[str, ...]:
         """The parts of a multi-valued text."""

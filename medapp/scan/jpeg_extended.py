@@ -45,7 +45,8 @@ def decode_12_bit(frame: bytes, stream: Codestream, name: str) -> NDArray[np.uin
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType("1.2.840.10008.1.2.4.51")))
     image.SetPixelFormat(gdcm.PixelFormat(1, 16, stream.precision, stream.precision - 1, 0))
     with _without_stderr():
-        pixels = image.GetBuffer().encode("utf-8", "surrogateescape")
+        buffer = image.GetBuffer()  # bytes as text; None when nothing could be decoded
+    pixels = buffer.encode("utf-8", "surrogateescape") if buffer is not None else b""
     expected = stream.rows * stream.columns * 2
     if len(pixels) != expected:
         raise UnreadableFileError(

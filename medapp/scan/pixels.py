@@ -14,7 +14,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 
-from medapp.errors import UnreadableFileError
+from medapp.errors import Cancelled, ChangedWhileReadingError, MedappError, UnreadableFileError
 from medapp.scan.codestream import Codestream, frame_fragments, look
 from medapp.scan.dicom import COMPRESSED, GREY, J2K, PALETTE, RLE, DicomFile
 from medapp.scan.jpeg_extended import decode_12_bit
@@ -78,6 +78,19 @@ class FrameReader:
             UnreadableFileError: The frame is damaged or does not agree with the header.
             ChangedWhileReadingError: The file changed since its header was read.
         """
+        try:
+            return self._decoded(index, with_palette)
+        except (MedappError, Cancelled, MemoryError):
+            raise
+        except OSError as error:
+            raise ChangedWhileReadingError(f"{self._file.name} cannot be read any more.", "Open it again.") from error
+        except Exception as error:  # foreign bytes provoke whatever they can
+            logger.warning("a frame was refused after %s", type(error).__name__)
+            raise UnreadableFileError(
+                f"{self._file.name} is damaged: frame {index + 1} cannot be decoded.", _COPY
+            ) from error
+
+    def _decoded(self, index: int, with_palette: bool) -> NDArray:
         file = self._file
         if self._source is None:
             self._source = file.open()
@@ -118,8 +131,11 @@ class FrameReader:
         file = self._file
         if self._source is None:
             self._source = file.open()
-        self._source.seek(file.pixel_offset + index * out.nbytes)
-        read = self._source.readinto(out.data.cast("B"))  # type: ignore[attr-defined]
+        try:
+            self._source.seek(file.pixel_offset + index * out.nbytes)
+            read = self._source.readinto(out.data.cast("B"))  # type: ignore[attr-defined]
+        except OSError as error:
+            raise ChangedWhileReadingError(f"{file.name} cannot be read any more.", "Open it again.") from error
         if read != out.nbytes:
             raise UnreadableFileError(f"{file.name} is truncated: {read} of {out.nbytes} pixel bytes.", _COPY)
         if file.bits_stored < file.bits_allocated:
@@ -170,11 +186,10 @@ class FrameReader:
             if plugin in available:
                 try:
                     array = self._run(encapsulate([frame], has_bot=False), 0, plugin, 1)
-                    return self._signed_lossless(array, stream)
-                except UnreadableFileError:
-                    raise
-                except Exception as error:  # decoders raise whatever the bytes provoke; the next one may know better
+                except UnreadableFileError as error:  # the next one may know better
                     failure = error
+                else:
+                    return self._signed_lossless(array, stream)
         raise UnreadableFileError(
             f"{file.name} is damaged: its compressed frame {index + 1} cannot be decoded.", _COPY
         ) from failure
@@ -268,8 +283,9 @@ class FrameReader:
                 array, _ = get_decoder(file.transfer_syntax).as_array(
                     source, index=index, decoding_plugin=plugin or "", **options
                 )
-            except Exception as error:
-                if plugin is not None:
+            except BaseException as error:
+                # a decoder in Rust panics with an exception that is no Exception; Ctrl-C must still pass
+                if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                     raise
                 raise UnreadableFileError(f"{file.name}: frame {index + 1} cannot be read.", _COPY) from error
         shape = (file.rows, file.columns) + ((3,) if file.samples == 3 else ())

@@ -249,6 +249,10 @@ class _Walk:
             name = Path(shown).name
             yield Refused(shown, f"{name} changed or vanished while reading.", "Try again.")
             logger.info("reading failed: %s", error.strerror)
+        except Exception as error:  # libraries raise whatever foreign bytes provoke; one file never stops the others
+            logger.warning("a file was refused after %s", type(error).__name__)
+            name = Path(shown).name
+            yield Refused(shown, f"{name} is damaged: it cannot be read.", "Copy the file again from its source.")
 
     def _archive(self, path: Path, shown: str) -> Iterator[Finding]:
         archive = Archive(path, shown)
