@@ -80,7 +80,7 @@ def difference_limit(values: NDArray[np.float32]) -> float:
     return below if below >= extent else nice_length(below * 2.6)
 
 
-def _interpolated(values: NDArray[np.float32], at: NDArray[np.float64], axis: int) -> NDArray[np.float32]:
+def _interpolated(values: NDArray[np.float32], at: NDArray, axis: int) -> NDArray[np.float32]:
     """Linear interpolation along one axis; the border is held."""
     at = np.clip(at, 0, values.shape[axis] - 1)
     low = np.minimum(at.astype(np.intp), max(values.shape[axis] - 2, 0))

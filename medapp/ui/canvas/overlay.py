@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
 from PySide6.QtCore import QPoint, QRect, QRectF, Qt
@@ -14,45 +12,15 @@ from medapp.annotation.brush import PlaneBox, StrokeBuilder
 from medapp.annotation.labels import label_style
 from medapp.annotation.matte import FULL, Matte
 from medapp.annotation.sparse import TILE
-from medapp.ui import theme
 from medapp.ui.canvas.contours import Contour, draw_segments, find_contour
 from medapp.ui.canvas.plane import Box, Plane
+from medapp.ui.canvas.tints import TINT, backdrop_table, grey_table, hatch, tint_table
 
 MATTE_VIEWS = ("tint", "outline", "on black", "on white", "on checker", "grey", "unknown band")
 _ALONE = MATTE_VIEWS[2:6]  # only the active layer, over a plain background
-TINT = 0.4
 _LEVELS = (0.5, 0.1, 0.9)
 _CHECKER_PX = 8
 _CHECKER_GREYS = (102, 153)
-
-
-@lru_cache(maxsize=64)
-def tint_table(colour: str, strength: float) -> NDArray[np.uint32]:
-    """``(65536,)`` premultiplied ARGB for stored alpha, at most ``strength`` opaque."""
-    share = np.arange(FULL + 1, dtype=np.float32) * np.float32(strength / FULL)
-    rgb = QColor(colour)
-    return _premultiplied(share, (rgb.red(), rgb.green(), rgb.blue()))
-
-
-@lru_cache(maxsize=8)
-def backdrop_table(grey: int) -> NDArray[np.uint32]:
-    """``(65536,)`` premultiplied ARGB that puts a grey behind the matte: opaque where alpha is 0."""
-    share = np.float32(1.0) - np.arange(FULL + 1, dtype=np.float32) / np.float32(FULL)
-    return _premultiplied(share, (grey, grey, grey))
-
-
-@lru_cache(maxsize=1)
-def grey_table() -> NDArray[np.uint32]:
-    """``(65536,)`` opaque greys for stored alpha."""
-    grey = (np.arange(FULL + 1, dtype=np.uint32) + 128) // 257
-    return np.uint32(0xFF000000) | (grey << 16) | (grey << 8) | grey
-
-
-def _premultiplied(share: NDArray[np.float32], rgb: tuple[int, int, int]) -> NDArray[np.uint32]:
-    packed = np.rint(share * 255).astype(np.uint32) << 24
-    for value, shift in zip(rgb, (16, 8, 0), strict=True):
-        packed |= np.rint(share * value).astype(np.uint32) << shift
-    return packed
 
 
 class MatteOverlay:
@@ -250,7 +218,7 @@ class MatteOverlay:
         brush.resetTransform()
         brush.setCompositionMode(QPainter.CompositionMode.CompositionMode_SourceIn)
         brush.setBrushOrigin(QPoint(-area.x(), -area.y()))  # the pattern stays put while parts are painted again
-        brush.fillRect(picture.rect(), QBrush(_hatch()))
+        brush.fillRect(picture.rect(), QBrush(hatch()))
         brush.end()
         painter.drawImage(area.topLeft(), picture)
 
@@ -416,20 +384,6 @@ def _touch(a: Box, b: Box) -> bool:
 
 def _holds(a: Box, b: Box) -> bool:
     return a[0] <= b[0] and a[1] <= b[1] and a[2] >= b[2] and a[3] >= b[3]
-
-
-def _hatch() -> QImage:
-    """Diagonal lines, light with a dark edge, that can be told over any grey."""
-    side = 8
-    tile = QImage(side, side, QImage.Format.Format_ARGB32_Premultiplied)
-    tile.fill(QColor(0, 0, 0, 40))
-    painter = QPainter(tile)
-    for colour, shift in ((QColor(0, 0, 0, 170), 1), (QColor(theme.DARK.text), 0)):
-        painter.setPen(QPen(colour, 1))
-        for start in (-side, 0, side):
-            painter.drawLine(start + shift, side - 1, start + side - 1 + shift, 0)
-    painter.end()
-    return tile
 
 
 def dirty_rect(box: Box | None, to_widget: QTransform, margin: int = 3) -> QRect:

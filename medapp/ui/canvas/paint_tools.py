@@ -20,7 +20,7 @@ from medapp.ui.canvas.brush_cursor import BrushCursor
 from medapp.ui.canvas.tools import Pointer, Tool
 
 if TYPE_CHECKING:
-    from medapp.ui.canvas.slice_view import SliceView
+    from medapp.ui.canvas.viewport import Viewport
 
 _CTRL = Qt.KeyboardModifier.ControlModifier
 _SHIFT = Qt.KeyboardModifier.ShiftModifier
@@ -63,7 +63,7 @@ class PaintTool(LayerTool):
     Ctrl inverts, Shift+click joins on to the last point, Alt+click picks alpha.
     """
 
-    def __init__(self, view: SliceView, name: str) -> None:
+    def __init__(self, view: Viewport, name: str) -> None:
         super().__init__(view)
         self.name = name
         self._stroke: StrokeBuilder | None = None
@@ -248,7 +248,7 @@ class LassoTool(LayerTool):
 
     name = "lasso"
 
-    def __init__(self, view: SliceView) -> None:
+    def __init__(self, view: Viewport) -> None:
         super().__init__(view)
         self._points: list[QPointF] = []
         self._takes_away = False

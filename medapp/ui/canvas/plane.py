@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -55,7 +56,7 @@ class Plane:
     @classmethod
     def of(cls, scan: Scan, axis: int) -> Plane:
         """The plane of a scan across an index axis."""
-        shape = scan.shape[:3]
+        shape = (scan.shape[0], scan.shape[1], scan.shape[2])
         low, high = (a for a in range(3) if a != axis)
         if scan.geometry is None:
             spacing = scan.in_plane_spacing_mm if axis == 0 else None
@@ -116,7 +117,7 @@ class Plane:
         array = display[:: -1 if self.flip_v else 1, :: -1 if self.flip_u else 1]
         return array.swapaxes(0, 1) if self.down > self.across else array
 
-    def to_display(self, index_zyx: tuple[float, ...] | NDArray) -> tuple[float, float]:
+    def to_display(self, index_zyx: Sequence[float] | NDArray) -> tuple[float, float]:
         """The display point of a voxel's centre; fractional indices are welcome."""
         u, v = float(index_zyx[self.across]), float(index_zyx[self.down])
         return (self.width - 1 - u if self.flip_u else u) + 0.5, (self.height - 1 - v if self.flip_v else v) + 0.5

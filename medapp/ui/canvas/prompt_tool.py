@@ -13,7 +13,7 @@ from medapp.ui.canvas.tools import Pointer, Tool
 from medapp.ui.prompts import Prompt
 
 if TYPE_CHECKING:
-    from medapp.ui.canvas.slice_view import SliceView
+    from medapp.ui.canvas.viewport import Viewport
 
 _ALT = Qt.KeyboardModifier.AltModifier
 _SMALLEST_DRAG_PX = 4.0
@@ -31,7 +31,7 @@ class PromptTool(Tool):
     cursor = Qt.CursorShape.CrossCursor
     takes_double_click = True
 
-    def __init__(self, view: SliceView) -> None:
+    def __init__(self, view: Viewport) -> None:
         super().__init__(view)
         self.selected: int | None = None
         self.keyboard_point: QPointF | None = None

@@ -36,7 +36,7 @@ def grey_ramp(is_inverted: bool) -> NDArray[np.uint32]:
     grey = np.arange(256, dtype=np.uint32)
     if is_inverted:
         grey = grey[::-1]
-    return OPAQUE | (grey << 16) | (grey << 8) | grey
+    return (grey * np.uint32(0x010101)) | OPAQUE
 
 
 @lru_cache(maxsize=1)
@@ -45,7 +45,8 @@ def diverging_ramp() -> NDArray[np.uint32]:
     at = np.linspace(0.0, 1.0, 256)
     places = [place for place, _ in _DIVERGING]
     r, g, b = (np.rint(np.interp(at, places, [colour[c] for _, colour in _DIVERGING])) for c in range(3))
-    return OPAQUE | (r.astype(np.uint32) << 16) | (g.astype(np.uint32) << 8) | b.astype(np.uint32)
+    packed = r * 0x10000 + g * 0x100 + b
+    return packed.astype(np.uint32) | OPAQUE
 
 
 @lru_cache(maxsize=16)

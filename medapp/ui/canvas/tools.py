@@ -9,7 +9,7 @@ from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QPainter
 
 if TYPE_CHECKING:
-    from medapp.ui.canvas.slice_view import SliceView
+    from medapp.ui.canvas.viewport import Viewport
 
 TOOL_NAMES = ("navigate", "window", "zoom", "pan", "brush", "eraser", "unknown", "fill", "lasso", "prompt")
 _WINDOW_TRAVEL_PX = 250.0  # this far to the right doubles the window's width
@@ -48,7 +48,7 @@ class Tool:
     cursor = Qt.CursorShape.ArrowCursor
     takes_double_click = False
 
-    def __init__(self, view: SliceView) -> None:
+    def __init__(self, view: Viewport) -> None:
         self.view = view
         self.document = view.document
 
@@ -89,7 +89,7 @@ class Tool:
 
 
 class NavigateTool(Tool):
-    """A click places the crosshair; the other planes follow."""
+    """A click places the crosshair and the other planes follow; with Shift they follow the pointer."""
 
     name = "navigate"
 
@@ -101,6 +101,10 @@ class NavigateTool(Tool):
     def move(self, pointer: Pointer) -> None:
         self.press(pointer)
 
+    def hover(self, pointer: Pointer) -> None:
+        if pointer.has(Qt.KeyboardModifier.ShiftModifier):
+            self.press(pointer)
+
 
 class WindowTool(Tool):
     """Dragging changes contrast: right = wider, up = brighter. A double click takes the default."""
@@ -108,7 +112,7 @@ class WindowTool(Tool):
     name = "window"
     cursor = Qt.CursorShape.SizeAllCursor
 
-    def __init__(self, view: SliceView) -> None:
+    def __init__(self, view: Viewport) -> None:
         super().__init__(view)
         self._from: tuple[QPointF, float, float] | None = None
 
@@ -152,7 +156,7 @@ class ZoomTool(Tool):
     name = "zoom"
     cursor = Qt.CursorShape.SizeVerCursor
 
-    def __init__(self, view: SliceView) -> None:
+    def __init__(self, view: Viewport) -> None:
         super().__init__(view)
         self._anchor: QPointF | None = None
         self._last = QPointF()
@@ -176,7 +180,7 @@ class PanTool(Tool):
     name = "pan"
     cursor = Qt.CursorShape.OpenHandCursor
 
-    def __init__(self, view: SliceView) -> None:
+    def __init__(self, view: Viewport) -> None:
         super().__init__(view)
         self._last: QPointF | None = None
 
@@ -193,7 +197,7 @@ class PanTool(Tool):
         self._last = None
 
 
-def make_tools(view: SliceView) -> dict[str, Tool]:
+def make_tools(view: Viewport) -> dict[str, Tool]:
     """Every tool for one viewport, by name."""
     from medapp.ui.canvas.paint_tools import FillTool, LassoTool, PaintTool
     from medapp.ui.canvas.prompt_tool import PromptTool

@@ -13,7 +13,7 @@ from medapp.ui.canvas.furniture import MARGIN, draw_scale_bar, plain_number
 from medapp.ui.canvas.plane import Plane
 
 if TYPE_CHECKING:
-    from medapp.ui.canvas.slice_view import SliceView
+    from medapp.ui.canvas.viewport import Viewport
 
 _LINE = 17
 _CHIP_ROOM = 30
@@ -21,7 +21,7 @@ _AXIS_LETTERS = (("L", "R"), ("P", "A"), ("F", "H"))
 _DIVIDER_GRIP = 6.0
 
 
-def draw_chip(painter: QPainter, view: SliceView, pane: Pane, exposed: QRect) -> None:
+def draw_chip(painter: QPainter, view: Viewport, pane: Pane, exposed: QRect) -> None:
     """The header chip in the top left corner of a pane; no switch hides it."""
     strip = QRect(pane.clip.left(), pane.clip.top(), pane.clip.width(), _CHIP_ROOM + MARGIN)
     if not strip.intersects(exposed):
@@ -33,7 +33,7 @@ def draw_chip(painter: QPainter, view: SliceView, pane: Pane, exposed: QRect) ->
     painter.restore()
 
 
-def draw_texts(painter: QPainter, view: SliceView, panes: list[Pane], exposed: QRect) -> None:
+def draw_texts(painter: QPainter, view: Viewport, panes: list[Pane], exposed: QRect) -> None:
     """Corner texts, letters and scale bar, once for the viewport."""
     plane, area = view.content.plane, view.image_area
     if plane is None:
@@ -57,7 +57,7 @@ def draw_texts(painter: QPainter, view: SliceView, panes: list[Pane], exposed: Q
     )
 
 
-def _draw_corners(painter: QPainter, view: SliceView, plane: Plane, area: QRect, has_two: bool) -> None:
+def _draw_corners(painter: QPainter, view: Viewport, plane: Plane, area: QRect, has_two: bool) -> None:
     document, texts = view.document, view.texts
     right = Qt.AlignmentFlag.AlignRight
     top = area.top() + MARGIN + _CHIP_ROOM
@@ -85,7 +85,7 @@ def _draw_corners(painter: QPainter, view: SliceView, plane: Plane, area: QRect,
         texts.draw(painter, line, at_point, Qt.AlignmentFlag.AlignHCenter)
 
 
-def _draw_letters(painter: QPainter, view: SliceView, plane: Plane, area: QRect) -> None:
+def _draw_letters(painter: QPainter, view: Viewport, plane: Plane, area: QRect) -> None:
     texts, middle = view.texts, Qt.AlignmentFlag.AlignHCenter
     if plane.letters is None:
         at = QPointF(area.center().x(), area.bottom() - MARGIN - _LINE)
@@ -107,7 +107,7 @@ def _draw_letters(painter: QPainter, view: SliceView, plane: Plane, area: QRect)
     texts.draw(painter, bottom, QPointF(x, foot), middle, px=14, is_bold=True)
 
 
-def identity_lines(view: SliceView) -> list[str]:
+def identity_lines(view: Viewport) -> list[str]:
     """Patient or alias, and the series; ``hidden`` when the privacy switch is on."""
     document = view.document
     scan = document.original or document.scan
@@ -121,7 +121,7 @@ def identity_lines(view: SliceView) -> list[str]:
     return [line for line in (name, title) if line]
 
 
-def slice_line(view: SliceView, plane: Plane) -> str:
+def slice_line(view: Viewport, plane: Plane) -> str:
     """``Slice 12/300 · 45.5 mm H``; the letter says in which direction the position counts."""
     line = f"Slice {view.content.index + 1}/{plane.count}"
     scan = view.document.scan
@@ -134,14 +134,14 @@ def slice_line(view: SliceView, plane: Plane) -> str:
     return f"{line} · {abs(position):.1f} mm {letter}"
 
 
-def window_line(view: SliceView) -> str:
+def window_line(view: Viewport) -> str:
     """``W 400 · L 40 HU``."""
     window, unit = view.document.window, view.content.unit
     inverted = " · inverted" if view.document.is_inverted else ""
     return f"W {plain_number(window.width)} · L {plain_number(window.center)} {unit}".rstrip() + inverted
 
 
-def draw_crosshair(painter: QPainter, view: SliceView) -> None:
+def draw_crosshair(painter: QPainter, view: Viewport) -> None:
     """Where the other planes are, with a gap so that the place itself stays visible."""
     plane = view.content.plane
     if not view.shows_crosshair or plane is None or view.document.scan is None:
@@ -151,7 +151,7 @@ def draw_crosshair(painter: QPainter, view: SliceView) -> None:
     colour.setAlphaF(0.55)
     painter.setPen(QPen(colour, 1))
     gap = 12.0
-    areas = {(p.area.x(), p.area.width()): p.area for p in view._panes}
+    areas = {(p.area.x(), p.area.width()): p.area for p in view.panes}
     for area in areas.values():
         at = view.camera.to_widget(u, v, area)
         x, y = round(at.x()) + 0.5, round(at.y()) + 0.5
@@ -178,7 +178,7 @@ def draw_divider(painter: QPainter, x: int, area: QRect) -> None:
     painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
 
 
-def draw_not_for_diagnosis(painter: QPainter, view: SliceView) -> None:
+def draw_not_for_diagnosis(painter: QPainter, view: Viewport) -> None:
     """Burnt into screenshots of processed images."""
     area = view.image_area
     at = QPointF(area.center().x(), area.bottom() - MARGIN - 4 * _LINE)
@@ -187,7 +187,7 @@ def draw_not_for_diagnosis(painter: QPainter, view: SliceView) -> None:
     )
 
 
-def rail_marks(view: SliceView) -> dict[int, str]:
+def rail_marks(view: Viewport) -> dict[int, str]:
     """Marks of the rail: what the annotation says, and every other slice on which the active layer is not empty."""
     annotation = view.document.annotation
     if annotation is None or view.axis != 0 or view.document.scan is not view.document.original:
@@ -203,7 +203,7 @@ def rail_marks(view: SliceView) -> dict[int, str]:
     return marks | dict(annotation.marks)
 
 
-def rail_ready(view: SliceView) -> set[int] | None:
+def rail_ready(view: Viewport) -> set[int] | None:
     """Slices that are there, of what is being read or restored; None when nothing is under way."""
     if view.axis != 0:
         return None

@@ -29,7 +29,7 @@ def brightness(grid, at: QPoint) -> int:
 
 
 def chips(view) -> list[str]:
-    return [pane.chip.text for pane in view._panes]
+    return [pane.chip.text for pane in view.panes]
 
 
 def test_swipe_shows_original_left_and_processed_right_of_the_divider(grid, view, document, pair):
@@ -63,7 +63,7 @@ def test_divider_obeys_arrows_wheel_and_double_click(view, document, pair):
 def test_side_by_side_shows_the_same_place_twice(grid, view, document, pair):
     document.set_compare("side by side")
     shown = paint(grid)
-    left, right = (pane.area for pane in view._panes)
+    left, right = (pane.area for pane in view.panes)
     assert shown[left.center().y(), left.center().x(), 0] < 60
     assert shown[right.center().y(), right.center().x(), 0] > 180
     assert view.voxel_at(QPointF(left.center())) == view.voxel_at(QPointF(right.center()))
@@ -138,7 +138,7 @@ def test_the_chip_stays_when_overlays_are_hidden(grid, view, document, kind, wor
     document.set_overlays_visible(False)
     shown = paint(grid)
     assert chips(view)[1] == words
-    area = view._panes[1].clip
+    area = view.panes[1].clip
     corner = shown[8:30, area.left() + 8 : area.left() + 60]
     assert (corner.max(axis=2).astype(int) - corner.min(axis=2) > 50).mean() > 0.3  # the chip's colour
 
@@ -161,7 +161,7 @@ def test_painting_on_either_side_paints_the_same_place(grid, view, document, pai
     document.set_brush(radius_px=3.0, hardness=1.0)
     document.set_tool("brush")
     paint(grid)
-    left, right = (pane.area.center() for pane in view._panes)
+    left, right = (pane.area.center() for pane in view.panes)
     QTest.mouseClick(view, LEFT, NONE, left)
     first = document.active_matte.volume().copy()
     document.undo()

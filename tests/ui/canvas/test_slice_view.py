@@ -123,6 +123,15 @@ def test_a_click_places_the_crosshair_and_the_other_planes_follow(grid, view, do
     assert [v.content.index for v in grid.views] == [6, 21, 33]
 
 
+def test_hovering_with_shift_moves_the_other_planes_only(grid, view, document):
+    grid.set_layout("3+1")
+    paint(grid)
+    move(view, QPointF(over(view, 11, 44)), Qt.MouseButton.NoButton)
+    assert document.position_zyx[1:] == (30, 40)
+    move(view, QPointF(over(view, 11, 44)), Qt.MouseButton.NoButton, SHIFT)
+    assert document.position_zyx == (6, 44, 11)
+
+
 def test_the_pointer_reads_position_value_unit_and_alpha(grid, view, document, qtbot):
     document.new_matte()
     paint(grid)
@@ -185,10 +194,10 @@ def test_two_by_two_adds_the_matte_alone_or_the_other_side(grid, document):
     grid.set_layout("2x2")
     assert len(grid.visible_views) == 4
     paint(grid)
-    assert grid.second._panes[0].chip.text == "ORIGINAL"
+    assert grid.second.panes[0].chip.text == "ORIGINAL"
     open_scan(document, make_scan(), processed=make_scan())
     paint(grid)
-    assert grid.second._panes[0].chip.text.startswith("RESTORED")
+    assert grid.second.panes[0].chip.text.startswith("RESTORED")
 
 
 def test_images_without_a_third_dimension_have_one_viewport(grid, document):
