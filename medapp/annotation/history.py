@@ -5,12 +5,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medapp.annotation.edits import Compound, Edit, Stroke
+from medapp.annotation.edits import Compound, Edit, Stroke, Where
 from medapp.annotation.matte import Patch
 
 Kind = Literal["do", "undo", "redo"]
@@ -31,8 +32,8 @@ class History:
     def __init__(self, limit_bytes: int = 512 * 2**20, min_steps: int = 200) -> None:
         self.limit_bytes = limit_bytes
         self.min_steps = min_steps
-        self._done: list[tuple[str, Edit | _Packed]] = []
-        self._undone: list[tuple[str, Edit | _Packed]] = []
+        self._done: list[tuple[str, Kept]] = []
+        self._undone: list[tuple[str, Kept]] = []
         self._nbytes = 0
 
     def __len__(self) -> int:
@@ -65,6 +66,9 @@ class History:
 
     def push(self, series_id: str, edit: Edit) -> None:
         """Remember an edit that was just done; what had been undone cannot be redone any more."""
+        self._push(series_id, edit)
+
+    def _push(self, series_id: str, edit: Kept) -> None:
         self._nbytes -= sum(step[1].nbytes for step in self._undone)
         self._undone.clear()
         self._done.append((series_id, edit))
@@ -87,16 +91,17 @@ class History:
         self._done.append((series_id, kept))
         return series_id, _unpacked(kept)
 
-    def replay(self, events: Iterable[tuple[Kind, str, Edit]]) -> None:
+    def replay(self, events: Iterable[tuple[Kind, str, Kept | None]]) -> None:
         """Rebuild the stacks from what was journalled, oldest first; does not touch any annotation.
 
+        Only a ``do`` needs its edit, which may be a ``StoredStep``; undo and redo say no more than their order.
         An undo whose step is no longer known is skipped: there is nothing to redo from it.
         """
         unknown = 0  # steps that were taken back and are no longer known
         for kind, series_id, edit in events:
-            if kind == "do":
+            if kind == "do" and edit is not None:
                 unknown = 0
-                self.push(series_id, edit)
+                self._push(series_id, edit)
             elif kind == "undo":
                 unknown += self.undo() is None
             elif unknown:
@@ -104,11 +109,11 @@ class History:
             else:
                 self.redo()
 
-    def steps(self) -> tuple[Step, ...]:
-        """What was done, oldest first; for showing, as old steps may come without their voxels."""
+    def steps(self) -> tuple[tuple[str, Edit | StoredStep], ...]:
+        """What was done, oldest first; for showing (``text``, ``where``): old steps come without their voxels."""
         return tuple((series_id, _shown(kept)) for series_id, kept in self._done)
 
-    def undone_steps(self) -> tuple[Step, ...]:
+    def undone_steps(self) -> tuple[tuple[str, Edit | StoredStep], ...]:
         """What was taken back, in the order in which it was; redo starts at the end."""
         return tuple((series_id, _shown(kept)) for series_id, kept in self._undone)
 
@@ -136,10 +141,30 @@ class History:
         for place, (series_id, kept) in enumerate(self._done):
             if self._nbytes <= self.limit_bytes:
                 break
-            if not isinstance(kept, _Packed):
+            if not isinstance(kept, _Packed | StoredStep):
                 packed = _packed(kept)
                 self._nbytes += packed.nbytes - kept.nbytes
                 self._done[place] = (series_id, packed)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredStep:
+    """A step from an earlier session, read when it is needed.
+
+    Attributes:
+        text: What the undo menu says.
+        nbytes: Bytes held.
+        load: Reads the edit.
+    """
+
+    text: str
+    nbytes: int
+    load: Callable[[], Edit]
+
+    @cached_property
+    def where(self) -> Where:
+        """Matte and slice; reads the edit the first time."""
+        return self.load().where
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +190,9 @@ class _Packed:
         return self.shell.text
 
 
+Kept = Edit | StoredStep | _Packed
+
+
 def _packed(edit: Edit) -> _Packed:
     arrays: list[tuple[np.dtype, tuple[int, ...], bytes]] = []
 
@@ -179,11 +207,13 @@ def _packed(edit: Edit) -> _Packed:
     return _Packed(_with_patches(edit, emptied), tuple(arrays))
 
 
-def _shown(kept: Edit | _Packed) -> Edit:
+def _shown(kept: Kept) -> Edit | StoredStep:
     return kept.shell if isinstance(kept, _Packed) else kept
 
 
-def _unpacked(kept: Edit | _Packed) -> Edit:
+def _unpacked(kept: Kept) -> Edit:
+    if isinstance(kept, StoredStep):
+        return kept.load()
     if not isinstance(kept, _Packed):
         return kept
     arrays = iter(kept.arrays)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -20,6 +20,8 @@ from medapp.store.project import Project
 log = logging.getLogger(__name__)
 
 _BATCH_EDITS = 32
+_RETRY_S = 5.0
+_REVISION_EVERY = 400  # edits of a series, so that opening after a crash never replays many
 _BATCH_BYTES = 8 * 2**20  # of raw voxels; keeps a transaction below 50 ms
 
 
@@ -32,7 +34,7 @@ class JournalWriter:
         project: Open for writing.
         on_saved: Called after COMMIT with the number of the newest saved edit and how many were saved with it.
         on_failed: Called when saving fails, with the error and how many edits are kept in memory. They stay in the
-            queue: ``retry`` tries again, and so does the next ``submit``.
+            queue: ``retry`` tries again, so does the next ``submit``, and the writer itself every few seconds.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class JournalWriter:
         self._waiting: deque[JournalEntry] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future]] = deque()
         self._view_state: dict[str, Any] | None = None
+        self._unsaved: Counter[str] = Counter()
         self._condition = threading.Condition()
         self._is_busy = self._has_failed = self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -126,7 +129,9 @@ class JournalWriter:
         while True:
             with self._condition:
                 while not self._has_work() and not self._is_closing:
-                    self._condition.wait()
+                    waited_out = not self._condition.wait(_RETRY_S if self._has_failed else None)
+                    if waited_out:
+                        self._has_failed = False  # perhaps there is room by now
                 if self._is_closing:
                     return
                 entries, view_state = self._next_batch(), self._view_state
@@ -178,6 +183,19 @@ class JournalWriter:
                 self._view_state = None
         if numbers:
             self._on_saved(numbers[-1], len(numbers))
+            self._unsaved.update(entry.series_id for entry in entries)
+            self._save_long_rows()
+
+    def _save_long_rows(self) -> None:
+        """Keep a revision of a series that was painted on for long."""
+        for series_id, count in list(self._unsaved.items()):
+            if count < _REVISION_EVERY:
+                continue
+            self._unsaved[series_id] = 0  # also when it fails: the journal holds everything
+            try:
+                self._project.save_revision(series_id)
+            except MedappError as error:
+                log.warning("no revision was saved along the way: %s", type(error).__name__)
 
     def _fail(self, error: MedappError) -> None:
         with self._condition:

@@ -6,13 +6,14 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select
 
 from medapp.annotation.annotation import Annotation
 from medapp.annotation.edits import ChangeSeries, Compound, Edit
-from medapp.annotation.history import Kind
+from medapp.annotation.history import Kind, StoredStep
 from medapp.errors import ProjectDamagedError, ProjectError
 from medapp.store import codec, revisions, tables
 from medapp.store.database import Database
@@ -101,6 +102,11 @@ def append(connection: Connection, entry: JournalEntry, data: bytes, reader: str
     return int(result.inserted_primary_key[0])  # type: ignore[index]
 
 
+def stored_step(text: str, data: bytes | None) -> StoredStep | None:
+    """A journalled edit for the undo stack; decoded when it is undone."""
+    return StoredStep(text, len(data), partial(codec.decode_edit, data)) if data is not None else None
+
+
 def _series_changes(edit: Edit) -> list[ChangeSeries]:
     if isinstance(edit, ChangeSeries):
         return [edit]
@@ -130,8 +136,13 @@ def store_planes(database: Database, planes: Iterable[tuple[str, bytes]]) -> Non
                 connection.execute(insert(tables.blobs).prefix_with("OR IGNORE").values(sha256=sha256, data=data))
 
 
-def prune_journal(database: Database, keep_steps: int = 1000, keep_bytes: int = 512 * 2**20) -> None:
-    """Drop the oldest edits, which revisions hold and undo no longer needs, a few at a time."""
+def prune_journal(
+    database: Database, keep_steps: int = 1000, min_steps: int = 200, keep_bytes: int = 512 * 2**20
+) -> None:
+    """Drop the oldest edits, a few at a time; only to be called when revisions hold everything.
+
+    The newest ``keep_steps`` stay for undo, fewer when they are large, but never fewer than ``min_steps``.
+    """
     journal = tables.journal
     with database.read() as connection:
         rows: Sequence[Any] = connection.execute(
@@ -140,7 +151,7 @@ def prune_journal(database: Database, keep_steps: int = 1000, keep_bytes: int = 
     total, surplus = 0, []
     for place, (seq, size) in enumerate(rows):
         total += size
-        if place >= keep_steps and total > keep_bytes:
+        if place >= keep_steps or (place >= min_steps and total > keep_bytes):
             surplus.append(seq)
     for start in range(0, len(surplus), _BATCH_ROWS):
         with database.write() as connection:

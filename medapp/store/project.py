@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, case, delete, insert, select, update
 
 from medapp.annotation.annotation import Annotation
 from medapp.annotation.edits import Edit
@@ -169,7 +169,10 @@ class Project:
             self._backup.start()
 
     def close(self) -> None:
-        """Save what was painted as revisions, mark the project as cleanly closed, keep a backup."""
+        """Save what was painted as revisions, mark the project as cleanly closed, keep a backup.
+
+        On a full disk it closes all the same: the journal holds every stroke, and the next start says so.
+        """
         if self._is_closed:
             return
         self._is_closed = True
@@ -184,6 +187,8 @@ class Project:
                     _set_meta(connection, "is_open", "0")
                 keeping.prune_journal(self._database)
                 opening.back_up(self._database, self.path)
+        except SaveFailedError as error:
+            log.warning("closed without a revision: %s", error.message)
         finally:
             self._database.close()
             if self._lock is not None:
@@ -533,10 +538,12 @@ class Project:
         """Undo and redo as they were left, across restarts."""
         history = History(limit_bytes, min_steps)
         journal = tables.journal
-        query = select(journal.c.kind, journal.c.series_id, journal.c.edit).order_by(journal.c.seq)
+        data = case((journal.c.kind == "do", journal.c.edit), else_=None)
+        query = select(journal.c.kind, journal.c.series_id, journal.c.text, data).order_by(journal.c.seq)
         with self._database.read() as connection:
             history.replay(
-                (kind, series_id, codec.decode_edit(edit)) for kind, series_id, edit in connection.execute(query)
+                (kind, series_id, keeping.stored_step(text, edit))
+                for kind, series_id, text, edit in connection.execute(query)
             )
         return history
 

@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 
 from medapp.errors import SaveFailedError
@@ -87,6 +88,53 @@ def test_a_full_disk_keeps_the_strokes_until_there_is_room(tmp_path):
     project.close()
 
 
+def test_saving_goes_on_by_itself_when_there_is_room_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("medapp.store.journal._RETRY_S", 0.1)
+    project, series_id = make_project(tmp_path)
+    writer, listener = start(project)
+    annotation = project.annotation(series_id)
+    make_room = fill_the_disk(project)
+    paint(writer, series_id, annotation, [0, 0, 1, 2, 3] * 8)
+    while not listener.failed:
+        assert listener.happened.wait(20)
+        listener.happened.clear()
+    make_room()
+    while writer.pending:
+        assert listener.happened.wait(20)
+        listener.happened.clear()
+    assert project.annotation(series_id).equals(annotation)
+    writer.close()
+    project.close()
+
+
+def test_workers_add_series_while_strokes_are_saved(tmp_path):
+    project, series_id = make_project(tmp_path)
+    writer, listener = start(project)
+    annotation = project.annotation(series_id)
+    worker = Project.open(project.path, mode="worker")
+    errors = []
+
+    def work():
+        try:
+            for n in range(25):
+                worker.add_derived(series_id, np.full((4, 40, 50), n, np.float32), {"n": n})
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    paint(writer, series_id, annotation, [0] + [z % 4 for z in range(60)])
+    thread.join(60)
+    assert writer.flush(30)
+    assert not errors
+    assert not listener.failed
+    assert len(project.series()) == 26
+    assert project.annotation(series_id).equals(annotation)
+    worker.close()
+    writer.close()
+    project.close()
+
+
 def test_a_copy_elsewhere_holds_the_strokes_that_could_not_be_saved(tmp_path):
     project, series_id = make_project(tmp_path)
     writer, listener = start(project)
@@ -101,6 +149,20 @@ def test_a_copy_elsewhere_holds_the_strokes_that_could_not_be_saved(tmp_path):
     crash(project)
     with Project.open(copy) as rescued:
         assert rescued.annotation(series_id).equals(annotation)
+
+
+def test_a_project_on_a_full_disk_closes_and_opens_with_every_stroke(tmp_path):
+    project, series_id = make_project(tmp_path)
+    annotation = project.annotation(series_id)
+    for edit in (add_matte(annotation), None, None):
+        edit = edit or stroke(annotation, annotation.mattes[0].matte_id, 1, x=20 - 8 * len(project.history()))
+        edit.apply(annotation)
+        project.journal(series_id, edit)
+    make_room = fill_the_disk(project)
+    project.close()
+    make_room()
+    with Project.open(project.path) as again:
+        assert again.annotation(series_id).equals(annotation)
 
 
 def test_a_failed_transaction_leaves_nothing_behind(tmp_path):
@@ -141,3 +203,19 @@ def test_the_view_is_remembered_without_a_stroke(tmp_path):
     crash(project)
     with Project.open(project.path) as again:
         assert again.view_state() == {"slice": 49}
+
+
+def test_a_long_session_is_kept_as_revisions_along_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr("medapp.store.journal._REVISION_EVERY", 20)
+    project, series_id = make_project(tmp_path)
+    writer, _ = start(project)
+    annotation = project.annotation(series_id)
+    paint(writer, series_id, annotation, [0] + [z % 4 for z in range(70)])
+    assert writer.flush()
+    writer.close()
+    crash(project)
+    with Project.open(project.path) as again:
+        assert 1 <= len(again.revisions(series_id)) <= 4
+        assert again.recovered is None or again.recovered.count < 45
+        assert again.annotation(series_id).equals(annotation)
+        assert len(again.history()) == 71

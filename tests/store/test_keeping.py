@@ -5,6 +5,7 @@ import pytest
 
 from medapp.annotation.edits import ChangeMarks, ChangeMatte, ChangeSeries, RemoveMatte
 from medapp.errors import ProjectError
+from medapp.store import keeping
 from medapp.store.project import Project
 from tests.store.painting import add_matte, crash, make_project, stroke
 
@@ -233,3 +234,18 @@ def test_a_damaged_revision_is_passed_over_and_the_journal_fills_the_gap(tmp_pat
     assert project.annotation(series_id).equals(annotation)
     assert any("damaged" in line for line in project.warnings)
     project.close()
+
+
+def test_old_steps_leave_the_journal_when_revisions_hold_them(tmp_path):
+    project, series_id = make_project(tmp_path)
+    annotation, _ = paint_some(project, series_id, [n % 4 for n in range(30)])
+    project.save_revision(series_id)
+    keeping.prune_journal(project._database, keep_steps=12)
+    assert len(project.history()) == 12
+    assert project.annotation(series_id).equals(annotation)
+    keeping.prune_journal(project._database, keep_steps=10, min_steps=5, keep_bytes=1)
+    assert len(project.history()) == 5
+    project.close()
+    with Project.open(project.path) as again:
+        assert again.annotation(series_id).equals(annotation)
+        assert again.check() == []
