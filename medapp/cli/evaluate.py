@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from medapp import paths
@@ -23,23 +24,30 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
     parser.add_argument("--slices", type=int, default=5, help="slices of each subject, evenly spaced")
     parser.add_argument("--quick", action="store_true", help="quarter dose with the plain ramp filter only")
+    parser.add_argument("--update-card", action="store_true", help="write the figures into the card of --model")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; prints the result as JSON."""
-    from medapp.services.evaluate import evaluate
+    from medapp.services.evaluate import card_figures, evaluate
 
     data = arguments.data or paths.shared_data_dir()
     if not data.exists():
         raise UsageError("There are no evaluation data at this place", "Set MEDAPP_SHARED, or use --data DIR")
     if arguments.slices < 1:
         raise UsageError("--slices must be at least 1", "The default is 5")
+    if arguments.update_card and not (arguments.model and arguments.models_dir):
+        raise UsageError("--update-card needs --model and --models-dir", "Say which card in which folder")
     shipped = arguments.models_dir or paths.shipped_models_dir()
     library = ModelLibrary(shipped, arguments.models_dir or paths.user_models_dir())
     result = evaluate(
         arguments.task, library, data, Progress(_show), arguments.model, arguments.slices, not arguments.quick
     )
+    if arguments.update_card:
+        card = library.card(arguments.model)
+        kept = replace(card, figures={**card.figures, **card_figures(result, card.id)})
+        (shipped / f"{card.id}.json").write_text(kept.to_json(), encoding="utf-8")
     text = json.dumps(result, indent=2)
     if arguments.json:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,32 @@ def evaluate(
         "window": list(metrics.CT_DISPLAY_WINDOW),
         "slices_per_subject": slices_per_subject,
     }
+
+
+def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
+    """What a card says about a model's results: each condition and group in a few numbers."""
+    figures: dict[str, Any] = {"data_sha256": result["data_sha256"]}
+    rows = [*result["rows"], *result["more"]]
+    for row in rows:
+        if row["kind"] != "model" or row["name"] != model_id:
+            continue
+        same = [r for r in rows if all(r[key] == row[key] for key in ("dose", "kernel", "group"))]
+        kept = (
+            "psnr_db",
+            "ci95",
+            "psnr_whole_slice_db",
+            "ssim",
+            "hu_bias",
+            "edge_width_change",
+            "gain_db",
+            "gain_ci95",
+        )
+        entry = {key: row[key] for key in kept if key in row}
+        entry["input_psnr_db"] = next(r["psnr_db"] for r in same if r["kind"] == "input")
+        entry["n_subjects"] = row["n_subjects"]
+        entry["best_classical"] = row.get("best_classical", "")
+        figures[f"dose {row['dose']:g}, {row['kernel']} filter, {row['group']}"] = entry
+    return figures
 
 
 def _rows(

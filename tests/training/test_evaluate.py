@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import contextmanager
 
 import pytest
 
@@ -12,6 +13,18 @@ from medapp.progress import Progress
 from medapp.services.evaluate import evaluate
 from medapp.services.train import train
 from tests.training.making import make_data, make_recipe
+
+
+@contextmanager
+def _own_log_handlers():
+    """The command sets the log up for its process; a test gives it back as it was."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 @pytest.fixture
@@ -38,18 +51,26 @@ def test_input_filters_and_models_are_measured_on_the_same_patients(tmp_path, da
         assert row["ci95"][0] <= row["psnr_db"] <= row["ci95"][1]
 
 
+def test_the_figures_go_into_the_card_and_the_model_still_loads(tmp_path, data, capsys):
+    train(make_recipe(tmp_path / "r.json", iterations=1, tuning_patients=[]), tmp_path / "run", 5, data, Progress())
+    arguments = ["evaluate", "--task", "ct-denoise", "--quick", "--data", str(data), "--update-card"]
+    with _own_log_handlers():
+        assert main([*arguments, "--model", "toy"]) == 2  # which folder?
+        assert main([*arguments, "--model", "toy", "--models-dir", str(tmp_path / "run")]) == 0
+
+    printed = json.loads(capsys.readouterr().out)
+    library = ModelLibrary(tmp_path / "run", tmp_path / "none")
+    figures = library.load("toy", "cpu").card.figures["dose 0.25, ramp filter, clean"]
+    assert figures["psnr_db"] == next(row["psnr_db"] for row in printed["rows"] if row["kind"] == "model")
+
+
 def test_the_command_prints_json_and_writes_it(tmp_path, data, capsys):
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
     arguments = ["evaluate", "--task", "ct-denoise", "--quick", "--models-dir", str(tmp_path)]
-    try:
+    with _own_log_handlers():
         assert main([*arguments, "--data", str(data / "ct"), "--json", str(tmp_path / "out.json")]) == 0
         printed = json.loads(capsys.readouterr().out)
         assert main([*arguments, "--data", str(tmp_path / "nothing")]) == 2
         assert main(["evaluate", "--task", "magic", "--models-dir", str(tmp_path), "--data", str(data)]) == 2
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
     assert json.loads((tmp_path / "out.json").read_text()) == printed
     assert printed["n_subjects"] == 3  # a folder without manifest: every scan in it
 
