@@ -18,7 +18,7 @@ from medapp import paths, settings
 from medapp.jobs.queue import JobQueue
 from medapp.ui import theme
 from medapp.ui.dialogs.help_sheets import CrashSheet, app_version, report_head
-from medapp.ui.main_window import MainWindow
+from medapp.ui.main_window import START_SIZE, MainWindow
 from medapp.ui.opening import UNKNOWN
 
 _GRAB_STEP_MS = 200
@@ -64,6 +64,8 @@ def run_window(
     window.first_painted.connect(start)
     window.closed.connect(app.quit)
     window.show()
+    if grab is not None:
+        window.resize(START_SIZE)
     return app.exec()
 
 

@@ -9,7 +9,6 @@ from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
     QApplication,
-    QButtonGroup,
     QDockWidget,
     QHBoxLayout,
     QMainWindow,
@@ -52,7 +51,7 @@ from medapp.ui.propagating import Propagating
 from medapp.ui.proposing import Proposing
 from medapp.ui.restoring import Restoring
 from medapp.ui.session import Session
-from medapp.ui.widgets import action_button, wrapped
+from medapp.ui.widgets import DockTitle, action_button, wrapped
 from medapp.ui.workspaces import WORKSPACES, LayoutKeeper, by_name
 
 MIN_SIZE = QSize(1024, 700)
@@ -137,12 +136,9 @@ class MainWindow(QMainWindow):
         layout.setSpacing(theme.GRID)
         layout.addWidget(self.menu_bar)
         layout.addSpacing(theme.MARGIN)
-        self._workspace_group = QButtonGroup(self)
-        self._workspace_group.setExclusive(True)
         for workspace in WORKSPACES:
             made = action_button(actions[f"workspace_{workspace.name}"], "workspace")
             made.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
-            self._workspace_group.addButton(made)
             layout.addWidget(made)
         layout.addStretch(1)
         find = action_button(actions["find_command"], "find")
@@ -177,6 +173,7 @@ class MainWindow(QMainWindow):
         self._tasks_bar.setObjectName("tasksBar")
         self._tasks_bar.setMovable(False)
         self._tasks_bar.addWidget(self.tasks)
+        self._tasks_bar.layout().setContentsMargins(0, 0, 0, 0)
         self.addToolBar(Qt.ToolBarArea.BottomToolBarArea, self._tasks_bar)
 
         self.status = StatusBar(self.document)
@@ -228,7 +225,7 @@ class MainWindow(QMainWindow):
             dock = QDockWidget(title)
             dock.setObjectName(name)
             dock.setAccessibleName(title)
-            panels[name].setMinimumWidth(theme.DOCK_MIN_WIDTH - 24)
+            dock.setTitleBarWidget(DockTitle(dock))
             dock.setWidget(panels[name])
             self.docks[name] = dock
             toggle = dock.toggleViewAction()
@@ -308,7 +305,6 @@ class MainWindow(QMainWindow):
             self._layouts.put(f"state {self.workspace}", bytes(self.saveState(1).data()))
         self._entered = True
         self.workspace = workspace.name
-        self.actions_by_name[f"workspace_{name}"].setChecked(True)
         for other in WORKSPACES:
             self.actions_by_name[f"workspace_{other.name}"].setChecked(other.name == workspace.name)
         kept = self._layouts.get(f"state {workspace.name}")
@@ -455,6 +451,7 @@ class MainWindow(QMainWindow):
         super().paintEvent(event)
         if not self._was_painted:
             self._was_painted = True
+            self._pages.currentWidget().setFocus()
             QTimer.singleShot(0, self, self.first_painted.emit)
 
     def closeEvent(self, event) -> None:  # type: ignore[no-untyped-def]

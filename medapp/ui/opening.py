@@ -84,7 +84,7 @@ class Opening(QObject):
 
     def open_sample(self) -> None:
         """Add the bundled sample."""
-        self._import(lambda project: SampleRequest(project), "Sample")
+        self._import(lambda project: SampleRequest(project), "Sample", is_sample=True)
 
     def import_masks(self, paths: list[str]) -> None:
         """Bring masks in as mattes of the open series."""
@@ -123,12 +123,12 @@ class Opening(QObject):
         annotation = self._document.annotation
         return max((matte.label for matte in annotation), default=0) + 1 if annotation is not None else 1
 
-    def _import(self, request: Callable[[str], ReaderRequest], subject: str) -> None:
+    def _import(self, request: Callable[[str], ReaderRequest], subject: str, *, is_sample: bool = False) -> None:
         def start() -> None:
             project = self._document.project
             if project is None:
                 return
-            run = _ImportRun(self._document, project)
+            run = _ImportRun(self._document, project, is_sample=is_sample)
 
             def done(result: ImportResult) -> None:
                 self._finish(run, result)
@@ -154,6 +154,10 @@ class Opening(QObject):
             return
         document.reload_series_list()
         wanted = result.series_ids[:1] or result.already_there[:1]
+        if run.is_sample and not run.is_on_screen:
+            infos = [info for info in document.series_list if info.series_id in result.series_ids]
+            infos.sort(key=lambda info: (info.modality != "CT", -info.shape[0]))
+            wanted = tuple(info.series_id for info in infos[:1]) or wanted
         if wanted and (run.is_on_screen or document.scan is None or not result.series_ids):
             self._session.load_series(wanted[0])
         else:
@@ -181,8 +185,8 @@ class Opening(QObject):
 class _ImportRun:
     """Shows the first series of one import while it arrives."""
 
-    def __init__(self, document: Document, project: Any) -> None:
-        self._document, self.project = document, project
+    def __init__(self, document: Document, project: Any, *, is_sample: bool) -> None:
+        self._document, self.project, self.is_sample = document, project, is_sample
         self._path = ""
         self._waits = True
 
@@ -192,7 +196,7 @@ class _ImportRun:
 
     def on_progress(self, event: ProgressEvent) -> None:
         found = event.detail.get("series")
-        if isinstance(found, FoundSeries) and self._waits:
+        if isinstance(found, FoundSeries) and self._waits and (not self.is_sample or found.modality == "CT"):
             self._waits = False
             scan = map_partial(found)
             if scan is not None:

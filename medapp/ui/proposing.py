@@ -114,7 +114,14 @@ class Proposing(QObject):
             self._background.run(lambda: _read_tree(Path(path)), ready, unreadable)
 
         self._bridge.submit(
-            RegionTreeRequest(str(self._document.project.path), *key),
+            RegionTreeRequest(
+                project=str(self._document.project.path),
+                series_id=key[0],
+                axis=key[1],
+                slice_index=key[2],
+                window_center=key[3],
+                window_width=key[4],
+            ),
             is_quiet=True,
             on_done=load,
             on_failed=failed,
@@ -316,7 +323,15 @@ class Proposing(QObject):
 
         def ask(path: str) -> None:
             self._bridge.submit(
-                RefineRequest(str(project.path), series_id, index, axis, window.center, window.width, path),
+                RefineRequest(
+                    project=str(project.path),
+                    series_id=series_id,
+                    slice_index=index,
+                    axis=axis,
+                    window_center=window.center,
+                    window_width=window.width,
+                    trimap_path=path,
+                ),
                 is_quiet=True,
                 on_done=lambda result: self._background.run(lambda: _read_alpha(result), then),
                 on_failed=lambda outcome: failed(getattr(outcome, "message", "")),

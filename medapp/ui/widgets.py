@@ -8,6 +8,7 @@ from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QAction, QColor, QIcon, QPainter, QPixmap
 from PySide6.QtWidgets import (
     QAbstractSpinBox,
+    QDockWidget,
     QDoubleSpinBox,
     QFrame,
     QHBoxLayout,
@@ -47,6 +48,7 @@ def button(text: str, look: str = "", tooltip: str = "", icon_name: str = "") ->
     if look:
         made.setProperty("look", look)
     if icon_name:
+        made.setText(f" {text}")  # room between icon and text
         made.setIcon(icon(icon_name, "on_accent" if look == "primary" else "text"))
         made.setIconSize(QSize(theme.ICON, theme.ICON))
     made.setToolTip(tooltip or text)
@@ -233,6 +235,26 @@ class _StepBox(QDoubleSpinBox):
             event.accept()
             return
         super().keyPressEvent(event)
+
+
+class DockTitle(QWidget):
+    """The title of a dock, with float and close."""
+
+    def __init__(self, dock: QDockWidget) -> None:
+        super().__init__()
+        self._name = label(dock.windowTitle(), "title")
+        self._float = icon_button("arrow-square-out", f"Float {dock.windowTitle()}")
+        self._float.clicked.connect(lambda _c=False: dock.setFloating(not dock.isFloating()))
+        self._close = icon_button(
+            "x", f"Close {dock.windowTitle()}", f"Close — View › Panels brings {dock.windowTitle()} back"
+        )
+        self._close.clicked.connect(lambda _c=False: dock.close())
+        for made in (self._float, self._close):
+            made.setIconSize(QSize(14, 14))
+            made.setIcon(icon("arrow-square-out" if made is self._float else "x", "text_2"))
+        layout = row(self._name, -1, self._float, self._close, spacing=0)
+        layout.setContentsMargins(theme.MARGIN + 2, 4, theme.GRID, 2)
+        self.setLayout(layout)
 
 
 class EmptyState(QWidget):

@@ -44,7 +44,7 @@ class LibraryPanel(QWidget):
         self._filter.textChanged.connect(self._apply_filter)
         self._tree = QTreeWidget()
         self._tree.setHeaderHidden(True)
-        self._tree.setIndentation(16)
+        self._tree.setIndentation(12)
         self._tree.setIconSize(QSize(40, 40))
         self._tree.setAccessibleName("Series of this project")
         self._tree.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
@@ -91,7 +91,7 @@ class LibraryPanel(QWidget):
             if info.group not in groups:
                 group = QTreeWidgetItem(self._tree, [name])
                 group.setFlags(Qt.ItemFlag.ItemIsEnabled)
-                group.setIcon(0, icon("user", "text_2"))
+                group.setForeground(0, _brush("text_2"))
                 groups[info.group] = group
             items[info.series_id] = self._item(groups[info.group], info)
         for info in document.series_list:

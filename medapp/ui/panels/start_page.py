@@ -62,6 +62,7 @@ class StartPage(QWidget):
             )
         )
         self.setLayout(column(-1, row(-1, block, -1), -1, margin=theme.GROUP_GAP))
+        self.setFocusProxy(self.open)
         self.setAcceptDrops(True)
         document.settings_changed.connect(self._rebuild)
         self._rebuild()
