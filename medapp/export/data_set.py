@@ -164,7 +164,7 @@ class _Writer:
         mapping = value_map(scan, bits)
         image_ids: dict[int, int] = {}
         if "png" in entry.formats and not entry.is_held_back:
-            facts = {"value_map": mapping.as_dict() if mapping else None, "shape": list(scan.shape[1:3])}
+            facts = {"value_map": mapping.as_dict() if mapping else None, "unit": scan.unit}
             for z in range(scan.shape[0]):
                 name = png_name(folder, "image", z)
                 pixels = image_pixels(scan, z, mapping)
@@ -258,6 +258,7 @@ def _source_key(entry: PlannedItem, planned: ExportPlan) -> str:
 def _manifest(planned: ExportPlan, written: list[Written]) -> dict[str, Any]:
     options = planned.options
     keys = {entry.folder: _source_key(entry, planned) for entry in planned.items}
+    grids = {entry.folder: _grid(entry.item) for entry in planned.items}
     files = []
     for file in sorted(written, key=lambda f: f.path):
         folder = next((name for name in keys if file.path.startswith(f"{name}/")), None)
@@ -265,6 +266,7 @@ def _manifest(planned: ExportPlan, written: list[Written]) -> dict[str, Any]:
         entry = {"path": file.path, "bytes": file.size, "sha256": file.sha256, "role": file.role}
         if folder:
             entry["source_key"] = keys[folder]
+            facts = {**grids[folder], **facts}
         files.append({**facts, **entry})
     return {
         "medapp_version": version(),
@@ -287,6 +289,13 @@ def _manifest(planned: ExportPlan, written: list[Written]) -> dict[str, Any]:
         "notes": list(planned.notes),
         "problems": list(planned.problems),
     }
+
+
+def _grid(item: ExportItem) -> dict[str, Any]:
+    """Where the voxels of a series lie; columns of the affine are x, y, z, RAS+ millimetres."""
+    scan = item.scan
+    place = {"affine": scan.geometry.affine_xyz.tolist()} if scan.geometry else {}
+    return {**place, "shape": list(scan.shape)}
 
 
 def _profile() -> dict[str, Any]:

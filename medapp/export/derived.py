@@ -6,6 +6,7 @@ Reference:
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,8 +110,7 @@ def derived_dataset(series: DerivedSeries, z: int) -> Dataset:
         ExportError: The values do not fit into 16 bits.
     """
     source = series.slices[z]
-    dataset = Dataset()
-    dataset.update(source.dataset)
+    dataset = copy.deepcopy(source.dataset)  # update() would share the elements
     dataset.SeriesInstanceUID, dataset.SOPInstanceUID = series.series_uid, new_uid()
     dataset.SeriesNumber = int(source.dataset.get("SeriesNumber") or 0) + 1000
     dataset.InstanceNumber = z + 1

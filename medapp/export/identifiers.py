@@ -168,7 +168,7 @@ class _Search:
         """Whether the bytes of a file hold one: long values anywhere, short ones in whatever is text."""
         data = path.read_bytes()
         if path.suffix == ".json":
-            data = _COCO_RUNS.sub(b'"counts": ""', data)
+            data = _HASHES.sub(b" ", _COCO_RUNS.sub(b'"counts": ""', data))
         if self._holds_long(data):
             return True
         if path.name.endswith(".gz") and self._holds_long(next(_texts(path, data))):

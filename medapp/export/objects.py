@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 import uuid
@@ -39,12 +40,7 @@ def set_equipment(dataset: Dataset, source: Dataset) -> None:
         dataset: Changed.
         source: A source slice, with the scanner's equipment.
     """
-    scanner = Dataset()
-    scanner.PurposeOfReferenceCodeSequence = Sequence([code_item(_ACQUISITION[0], "DCM", _ACQUISITION[1])])
-    scanner.Manufacturer = str(source.get("Manufacturer") or "") or "unknown"
-    for keyword in ("ManufacturerModelName", "SoftwareVersions", "StationName", "InstitutionName"):
-        if source.get(keyword):
-            setattr(scanner, keyword, source.get(keyword))
+    scanner = _scanner(source)
     ours = Dataset()
     ours.PurposeOfReferenceCodeSequence = Sequence([code_item(_MODIFYING[0], "DCM", _MODIFYING[1])])
     ours.Manufacturer = ours.ManufacturerModelName = MAKER
@@ -55,6 +51,20 @@ def set_equipment(dataset: Dataset, source: Dataset) -> None:
     for keyword in ("StationName", "InstitutionName"):
         if keyword in dataset:
             delattr(dataset, keyword)
+
+
+def _scanner(source: Dataset) -> Dataset:
+    """The equipment a source was acquired with; of our own derived objects, what they say about theirs."""
+    for item in source.get("ContributingEquipmentSequence", []):
+        if item.PurposeOfReferenceCodeSequence[0].CodeValue == _ACQUISITION[0]:
+            return copy.deepcopy(item)
+    scanner = Dataset()
+    scanner.PurposeOfReferenceCodeSequence = Sequence([code_item(_ACQUISITION[0], "DCM", _ACQUISITION[1])])
+    scanner.Manufacturer = str(source.get("Manufacturer") or "") or "unknown"
+    for keyword in ("ManufacturerModelName", "SoftwareVersions", "StationName", "InstitutionName"):
+        if source.get(keyword):
+            setattr(scanner, keyword, source.get(keyword))
+    return scanner
 
 
 def set_times(dataset: Dataset, source: Dataset, privacy: Privacy, group: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -137,6 +138,9 @@ def plan(items: Sequence[ExportItem], options: ExportOptions) -> ExportPlan:
     files.append(PlannedFile("splits.json", "splits", 200 + 60 * len(splits)))
     if "coco" in options.formats:
         files.append(PlannedFile("coco.json", "coco", 400 * len(files)))
+    lacking = sum(file.size for file in files) - _free_bytes(options.out)
+    if lacking > 0:
+        problems.append(f"The disk has about {lacking / 1e9:.1f} GB too little free space for this export.")
     result = ExportPlan(
         options,
         tuple(planned),
@@ -168,6 +172,12 @@ def check_free(out: Path) -> None:
         )
 
 
+def _free_bytes(out: Path) -> int:
+    """Free space where the export will lie."""
+    place = next((folder for folder in (out, *out.absolute().parents) if folder.is_dir()), Path("/"))
+    return shutil.disk_usage(place).free
+
+
 def _plan_item(
     item: ExportItem,
     number: int,
@@ -190,7 +200,10 @@ def _plan_item(
     if "coco" in wanted:
         wanted.add("png")
     mattes = tuple(matte for matte in item.annotation if matte.annotated_slices())
-    if len(mattes) < len(item.annotation):
+    if item.annotation.shape_zyx != scan.shape[:3]:
+        problems.append(f"{name}: its mattes lie on another grid and are left out.")
+        mattes = ()
+    elif len(mattes) < len(item.annotation):
         notes.append(f"{name}: {len(item.annotation) - len(mattes)} empty mattes are left out.")
     if options.deidentify:
         for place, matte in enumerate(mattes, start=1):
@@ -216,7 +229,7 @@ def _plan_item(
         options.deidentify
         and bool(headers.slices)
         and may_show_burned_in_text(source.modality, headers.burned_in)
-        and scan.series_key not in options.cleared_series
+        and not {scan.series_key, source.series_key} & options.cleared_series
     )
     if is_held_back:
         problems.append(f"{name}: its images may show burned-in text and are held back until somebody has looked.")

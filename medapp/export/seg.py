@@ -6,6 +6,7 @@ Reference:
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import uuid
@@ -115,7 +116,7 @@ def write_seg(
     if style.kind == "BINARY":
         pixels: NDArray = (alpha >= 0.5).astype(np.uint8)
     else:
-        pixels = np.minimum(alpha, np.float32(1.0))
+        pixels = np.minimum(alpha, np.float32(1.0), out=alpha)
     if not np.isfinite(pixels).all():  # highdicom would write 0 without a word
         raise ExportError("Alpha is not a finite number; nothing was exported.", "")
     part = slices[first : last + 1]
@@ -184,8 +185,7 @@ def _silent_highdicom() -> Iterator[None]:
 
 def _plain(dataset: Dataset, first: Dataset) -> Dataset:
     """A source as highdicom wants it: one orientation for all, which the reader has already made sure of."""
-    twin = Dataset()
-    twin.update(dataset)
+    twin = copy.deepcopy(dataset)
     if "ImageOrientationPatient" in first:
         twin.ImageOrientationPatient = first.ImageOrientationPatient
     if "ImagePositionPatient" in twin and not twin.get("SliceThickness"):
@@ -205,7 +205,7 @@ def _segment(number: int, matte: Matte) -> hd.seg.SegmentDescription:
         algorithm = hd.AlgorithmIdentificationSequence(name=name, family=family, version=revision)
     return hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=(matte.name or f"Matte {number}")[:64],
+        segment_label=_label(matte.name) or f"Matte {number}",
         segmented_property_category=category,
         segmented_property_type=kind,
         algorithm_type=how,
@@ -214,6 +214,11 @@ def _segment(number: int, matte: Matte) -> hd.seg.SegmentDescription:
         tracking_id=f"medapp-{uuid.uuid5(_TRACKING, matte.matte_id).hex[:12]}",
         display_color=_colour(matte.colour),
     )
+
+
+def _label(name: str) -> str:
+    """A name as a long string: no backslash, which would part it, no control characters, 64 characters."""
+    return re.sub(r"[\\\x00-\x1f\x7f]+", " ", name).strip()[:64].strip()
 
 
 def _made_by(origin: str) -> tuple[str, str, str]:
@@ -272,7 +277,7 @@ def _point_to_frames(dataset: Dataset, part: Sequence[SourceSlice]) -> None:
 def _compare(
     path: Path, again: Dataset, alpha: NDArray[np.float32], part: Sequence[SourceSlice], style: SegStyle
 ) -> tuple[float | None, int]:
-    """Largest alpha error of the file, and its frames; missing frames are zero.
+    """Largest alpha error of the file, and its frames; missing frames are zero. ``alpha`` is used up.
 
     Raises:
         ExportError: A frame lies elsewhere, a mask differs, or alpha is off by more than 1/510.
@@ -280,7 +285,7 @@ def _compare(
     broken = ExportError(f"{path.name} read back differently from the mattes; nothing was exported.", "")
     frames = again.pixel_array
     frames = frames[None] if frames.ndim == 2 else frames
-    wanted = alpha.copy() if style.kind == "FRACTIONAL" else (alpha >= 0.5).astype(np.float32)
+    wanted = alpha if style.kind == "FRACTIONAL" else (alpha >= 0.5).astype(np.float32)
     groups = again.PerFrameFunctionalGroupsSequence
     for frame, group in zip(frames, groups, strict=True):
         source = group.DerivationImageSequence[0].SourceImageSequence[0]

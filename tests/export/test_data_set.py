@@ -191,6 +191,21 @@ def test_progress_counts_files(tmp_path):
     assert max(event.done for event in events) == len(planned.files)
 
 
+def test_mattes_of_another_grid_are_left_out_and_said(tmp_path):
+    item = make_item("CT")
+    other = replace(item, annotation=make_annotation(make_plain_scan()))
+    report = written(tmp_path, other)
+
+    assert any("another grid" in line for line in report.problems)
+    assert {role for _, _, role in report.files} == {"image", "splits"}
+
+
+def test_a_full_disk_is_foreseen(tmp_path, monkeypatch):
+    monkeypatch.setattr("medapp.export.planning._free_bytes", lambda out: 1000)
+
+    assert any("free space" in line for line in plan([make_item("CT")], options(tmp_path)).problems)
+
+
 def test_nothing_chosen_is_refused(tmp_path):
     with pytest.raises(ExportError, match="Nothing was chosen"):
         plan([], options(tmp_path))

@@ -213,6 +213,7 @@ def test_segs_of_a_restored_series_refer_to_its_own_objects(tmp_path):
     referred = {i.ReferencedSOPInstanceUID for i in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
     assert referred <= derived
     assert referred
+    assert seg.ContributingEquipmentSequence[0].Manufacturer == "Scanner Works"
 
 
 def test_oblique_and_tilted_series_keep_their_place(tmp_path):
@@ -228,6 +229,33 @@ def test_oblique_and_tilted_series_keep_their_place(tmp_path):
     assert shared.PlaneOrientationSequence[0].ImageOrientationPatient == orientation
     places = {tuple(g.PlanePositionSequence[0].ImagePositionPatient) for g in seg.PerFrameFunctionalGroupsSequence}
     assert places == {(-30.0, -20.0, 102.5), (-30.0, -20.0, 105.0)}
+
+
+@needs_dicom3tools
+def test_finer_pixels_get_their_own_place(tmp_path):
+    source = make_scan("MR")
+    fine = source.geometry.affine_zyx.copy()
+    fine[:3, 1:3] /= 2
+    fine[:3, 3] -= (fine[:3, 1] + fine[:3, 2]) / 2  # two by two new pixels share the old one's outline
+    values = np.repeat(np.repeat(source.values(), 2, axis=1), 2, axis=2)
+    scan = replace(source, stored=values, geometry=Geometry(fine))
+    item = ExportItem(scan, make_annotation(scan), kind="restored", source_scan=source)
+    report = written(tmp_path, item, formats=DICOM)
+
+    assert complaints(report) == []
+    ds = pydicom.dcmread(by_role(report, "derived")[1])
+    assert (ds.Rows, ds.Columns, list(ds.PixelSpacing)) == (24, 40, [0.375, 0.25])
+    assert list(ds.ImagePositionPatient) == [-30.125, -20.1875, 102.5]
+    assert ds.SourceImageSequence[0].SpatialLocationsPreserved == "NO"
+
+
+def test_any_label_name_becomes_a_segment(tmp_path):
+    scan = make_scan("CT")
+    names = ("left\\right", "Leber 🫀", "x" * 300, "line\nbreak", "肝臓")
+    item = ExportItem(scan, make_annotation(scan, names))
+    seg = pydicom.dcmread(by_role(written(tmp_path, item, formats=("seg",)), "seg")[0])
+
+    assert [s.SegmentLabel for s in seg.SegmentSequence] == ["left right", "Leber 🫀", "x" * 64, "line break", "肝臓"]
 
 
 def test_broken_values_of_the_source_are_left_out_with_a_note(tmp_path, monkeypatch):
