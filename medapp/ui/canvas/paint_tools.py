@@ -132,6 +132,10 @@ class PaintTool(LayerTool):
         self.hover(pointer)
 
     def release(self, pointer: Pointer) -> None:
+        self.finish()
+
+    def finish(self) -> None:
+        """Make the stroke under way one undo step, on the slice where it was begun."""
         stroke = self._stroke
         if stroke is None:
             return

@@ -18,6 +18,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QWidget
 
 from medapp.annotation.brush import PlaneBox
+from medapp.ui.canvas import view_text
 from medapp.ui.canvas.overlay import dirty_rect
 from medapp.ui.canvas.paint_tools import PaintTool
 from medapp.ui.canvas.prompt_tool import PromptTool
@@ -51,6 +52,7 @@ class SliceView(Viewport):
     def __init__(self, document: Document, axis: int, parent: QWidget | None = None) -> None:
         super().__init__(document, axis, parent)
         self._pressed: Tool | None = None
+        self._pressed_button = Qt.MouseButton.LeftButton
         self._drags: str | None = None  # rail or divider
         self._right: tuple[QPointF, Tool | None] | None = None
         self._right_clock = QElapsedTimer()
@@ -60,7 +62,6 @@ class SliceView(Viewport):
         self.setMouseTracking(True)
         self.setTabletTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.setAccessibleName("Image viewport")
         self._connect_signals()
         self._on_tool_changed()
         self._on_series()
@@ -89,12 +90,23 @@ class SliceView(Viewport):
         self.overlay.forget()
         self._cancel_pressed()
         self._update_camera()
+        plane = self.content.plane
+        self.setAccessibleName(f"{plane.name} image viewport" if plane is not None else "Image viewport")
         self.update()
 
     def _on_position(self) -> None:
-        has_moved = self.content.plane is not None and self.document.position_zyx[self.axis] != self.content.index
-        if has_moved and isinstance(self._pressed, PaintTool):
-            self._cancel_pressed()
+        if (
+            self.content.plane is not None
+            and self.document.position_zyx[self.axis] == self.content.index
+            and self.panes
+        ):
+            if self.shows_crosshair:  # the same slice: only the lines have moved
+                self.update(self._crosshair + view_text.crosshair_region(self))
+            return
+        pressed = self._pressed
+        if isinstance(pressed, PaintTool):  # a stroke belongs to its slice: it is kept, not dropped
+            self._pressed = None
+            pressed.finish()
         self.update()
         if isinstance(self._tool, PromptTool) and self.underMouse():
             self.prompt_requested.emit(self.axis, self.document.position_zyx[self.axis])
@@ -107,6 +119,8 @@ class SliceView(Viewport):
         low, high = (a for a in range(3) if a != self.axis)
         if start[self.axis] <= self.overlay.index < start[self.axis] + shape[self.axis]:
             self.patch_overlay(PlaneBox(start[low], start[high], start[low] + shape[low], start[high] + shape[high]))
+        if self.rail.is_shown:
+            self.update(self.rail.area)
         at = self.annotation_at
         is_here = at is not None and at.index is not None and 0 <= at.index - start[self.axis] < shape[self.axis]
         if self._flashes_next and at is not None and is_here:
@@ -128,8 +142,6 @@ class SliceView(Viewport):
     def _on_tool_changed(self) -> None:
         tool = self.tools.get(self.document.tool, self.tools["navigate"])
         if tool is not self._tool:
-            if self._pressed is self._tool and self._tool.is_busy and isinstance(self._tool, PaintTool):
-                self._pressed = self._tool  # a stroke under way is ended by its own release
             self._tool.leave()
             self._tool = tool
         self.hide_mouse(False)
@@ -171,10 +183,10 @@ class SliceView(Viewport):
             elif self._is_on_divider(pointer.position):
                 self._drags = "divider"
             elif self.content.plane is not None and self._pressed is None:
-                self._pressed = self._tool
+                self._pressed, self._pressed_button = self._tool, button
                 self._tool.press(pointer)
         elif button == Qt.MouseButton.MiddleButton and self._pressed is None:
-            self._pressed = PanTool(self)
+            self._pressed, self._pressed_button = PanTool(self), button
             self._pressed.press(pointer)
         elif button == Qt.MouseButton.RightButton and self._pressed is None:
             self._right = (pointer.position, None)
@@ -245,6 +257,8 @@ class SliceView(Viewport):
             return
         if button == Qt.MouseButton.LeftButton and self._drags is not None:
             self._drags = None
+            return
+        if self._pressed is None or button != self._pressed_button:
             return
         pressed, self._pressed = self._pressed, None
         if pressed is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QPointF, QRect, QRectF, Qt
-from PySide6.QtGui import QColor, QPainter, QPen, QPolygonF
+from PySide6.QtGui import QColor, QPainter, QPen, QPolygonF, QRegion
 
 from medapp.ui import theme
 from medapp.ui.canvas.content import Pane
@@ -19,6 +19,7 @@ _LINE = 17
 _CHIP_ROOM = 30
 _AXIS_LETTERS = (("L", "R"), ("P", "A"), ("F", "H"))
 _DIVIDER_GRIP = 6.0
+_CROSS_GAP = 12.0
 
 
 def draw_chip(painter: QPainter, view: Viewport, pane: Pane, exposed: QRect) -> None:
@@ -146,21 +147,34 @@ def draw_crosshair(painter: QPainter, view: Viewport) -> None:
     plane = view.content.plane
     if not view.shows_crosshair or plane is None or view.document.scan is None:
         return
-    u, v = plane.to_display(view.document.position_zyx)
     colour = QColor(theme.DARK.text)
     colour.setAlphaF(0.55)
     painter.setPen(QPen(colour, 1))
-    gap = 12.0
-    areas = {(p.area.x(), p.area.width()): p.area for p in view.panes}
-    for area in areas.values():
-        at = view.camera.to_widget(u, v, area)
+    for area, at in _crossings(view, plane):
         x, y = round(at.x()) + 0.5, round(at.y()) + 0.5
-        for low, high in ((area.left(), x - gap), (x + gap, area.right())):
+        for low, high in ((area.left(), x - _CROSS_GAP), (x + _CROSS_GAP, area.right())):
             if high > low:
                 painter.drawLine(QPointF(low, y), QPointF(high, y))
-        for low, high in ((area.top(), y - gap), (y + gap, area.bottom())):
+        for low, high in ((area.top(), y - _CROSS_GAP), (y + _CROSS_GAP, area.bottom())):
             if high > low:
                 painter.drawLine(QPointF(x, low), QPointF(x, high))
+
+
+def crosshair_region(view: Viewport) -> QRegion:
+    """What the crosshair covers, for painting just that again."""
+    plane, region = view.content.plane, QRegion()
+    if plane is not None:
+        for area, at in _crossings(view, plane):
+            region += QRect(area.left(), round(at.y()) - 1, area.width(), 3)
+            region += QRect(round(at.x()) - 1, area.top(), 3, area.height())
+    return region
+
+
+def _crossings(view: Viewport, plane: Plane) -> list[tuple[QRect, QPointF]]:
+    """Where the lines cross, once for every distinct part of the viewport."""
+    u, v = plane.to_display(view.document.position_zyx)
+    areas = {(p.area.x(), p.area.width()): p.area for p in view.panes}
+    return [(area, view.camera.to_widget(u, v, area)) for area in areas.values()]
 
 
 def draw_divider(painter: QPainter, x: int, area: QRect) -> None:

@@ -57,6 +57,7 @@ class Viewport(QWidget):
         self._tool = self.tools["navigate"]
         self._flash: QRect | None = None
         self._came_by_key = False
+        self._crosshair = QRegion()
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
         self.setMinimumSize(120, 120)
 
@@ -284,6 +285,7 @@ class Viewport(QWidget):
         visible = QRectF(exposed)
         if self.document.overlays_visible:
             view_text.draw_crosshair(painter, self)
+            self._crosshair = view_text.crosshair_region(self) if self.shows_crosshair else QRegion()
             if self._flash is not None:
                 painter.setPen(QPen(QColor(theme.DARK.accent), 2))
                 painter.drawRect(self._flash)

@@ -12,6 +12,7 @@ from medapp.ui.document import Document
 
 LAYOUTS = ("1", "2x2", "3+1")
 _GAP = 2
+_SLAB = 0.25  # thinner than this share of its longest side, a volume opens in one viewport
 
 
 class ViewportGrid(QWidget):
@@ -20,7 +21,7 @@ class ViewportGrid(QWidget):
     A series that is no volume (one image, a stack without third dimension) always has one viewport.
 
     Attributes:
-        layout_name: What the person chose: one of ``LAYOUTS``.
+        chosen_layout: What the person chose, one of ``LAYOUTS``; None = by the shape of the volume.
         views: One viewport per index axis.
         second: The fourth one of ``2x2``: the other side of a pair, else the active matte alone.
         active: The viewport that had the focus last.
@@ -35,7 +36,7 @@ class ViewportGrid(QWidget):
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.document = document
-        self.layout_name = "1"
+        self.chosen_layout: str | None = None
         self._maximised: SliceView | None = None
         self._shown: tuple[object, ...] = ()
         self._grid = QGridLayout(self)
@@ -45,6 +46,7 @@ class ViewportGrid(QWidget):
         self.views = tuple(SliceView(document, axis, self) for axis in range(3))
         self.second = SliceView(document, 0, self)
         self.second.content.is_second = True
+        self.second.focused.connect(self.views[0].focused)
         self.active = self.views[0]
         self.setFocusProxy(self.active)
         for view in self._all:
@@ -52,7 +54,7 @@ class ViewportGrid(QWidget):
             view.prompt_requested.connect(self.prompt_requested)
             view.message_requested.connect(self.message_requested)
             view.maximise_requested.connect(lambda v=view: self.toggle_maximised(v))
-            view.focused.connect(lambda v=view: self._on_focused(v))
+            view.focused.connect(lambda v=view: self._on_focused(v))  # after the line above: the second stays active
             view.customContextMenuRequested.connect(lambda at, v=view: self.menu_requested.emit(v.mapToGlobal(at)))
         document.series_opened.connect(self._on_series)
         document.project_changed.connect(self._on_series)
@@ -61,6 +63,17 @@ class ViewportGrid(QWidget):
     @property
     def _all(self) -> tuple[SliceView, ...]:
         return (*self.views, self.second)
+
+    @property
+    def layout_name(self) -> str:
+        """The layout in use: three planes for a volume that is not a mere slab, unless something else was chosen."""
+        if self.chosen_layout is not None or not self._is_volume():
+            return self.chosen_layout or "1"
+        scan = self.document.scan
+        assert scan is not None
+        spacing = scan.spacing_mm or (1.0, 1.0, 1.0)
+        extent = sorted(n * mm for n, mm in zip(scan.shape[:3], spacing, strict=True))
+        return "3+1" if extent[0] >= _SLAB * extent[2] else "1"
 
     @property
     def visible_views(self) -> tuple[SliceView, ...]:
@@ -80,8 +93,8 @@ class ViewportGrid(QWidget):
         if name not in LAYOUTS:
             raise ValueError(f"no layout {name!r}")
         self._maximised = None
-        if name != self.layout_name:
-            self.layout_name = name
+        if name != self.chosen_layout:
+            self.chosen_layout = name
             self.layout_changed.emit(name)
         self._arrange()
 

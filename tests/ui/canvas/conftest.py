@@ -56,6 +56,7 @@ def grid(qtbot, document) -> ViewportGrid:
     grid = ViewportGrid(document)
     qtbot.addWidget(grid)
     grid.resize(620, 480)
+    grid.set_layout("1")
     grid.show()
     open_scan(document, make_scan())
     qtbot.waitExposed(grid)

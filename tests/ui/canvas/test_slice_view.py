@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QApplication
 from medapp.annotation.edits import Stroke
 from medapp.annotation.matte import FULL
 from medapp.ui.canvas.tools import TOOL_NAMES
+from medapp.ui.canvas.viewport_grid import ViewportGrid
 from medapp.ui.prompts import Candidate
 from tests.ui.canvas.conftest import make_scan, open_scan, paint
 
@@ -200,6 +201,35 @@ def test_two_by_two_adds_the_matte_alone_or_the_other_side(grid, document):
     assert grid.second.panes[0].chip.text.startswith("RESTORED")
 
 
+def test_a_volume_opens_in_three_planes_and_a_slab_in_one(qtbot, document):
+    grid = ViewportGrid(document)
+    qtbot.addWidget(grid)
+    open_scan(document, make_scan((60, 60, 80), spacing_mm=(1.0, 1.0, 1.0)))
+    assert len(grid.visible_views) == 3
+    open_scan(document, make_scan((5, 60, 80)))
+    assert len(grid.visible_views) == 1
+    grid.set_layout("3+1")
+    assert len(grid.visible_views) == 3
+
+
+def test_moving_the_crosshair_leaves_nothing_behind(grid, view, document):
+    grid.set_layout("3+1")
+    paint(grid)
+    for position in ((2, 30, 70), (9, 30, 11), (4, 30, 30)):  # the coronal slice stays
+        document.set_position(position)
+        QApplication.processEvents()
+
+    def on_screen():
+        QApplication.processEvents()
+        return grid.screen().grabWindow(grid.winId()).toImage()
+
+    stepwise = on_screen()
+    assert stepwise.pixelColor(stepwise.rect().center()).isValid()
+    for v in grid.views:
+        v.update()
+    assert on_screen() == stepwise
+
+
 def test_images_without_a_third_dimension_have_one_viewport(grid, document):
     grid.set_layout("2x2")
     open_scan(document, make_scan((1, 60, 80), kind="image", geometry=None))
@@ -313,6 +343,29 @@ def test_escape_drops_the_stroke_then_the_tool(grid, view, document):
     assert document.tool == "brush"
     QTest.keyClick(view, Qt.Key.Key_Escape)
     assert document.tool == "navigate"
+
+
+def test_a_stroke_is_kept_when_the_slice_changes_under_it(view, document):
+    document.new_matte()
+    document.set_tool("brush")
+    start = over(view, 40, 30)
+    drag(view, start, start + QPoint(20, 0), release=False)
+    wheel(view, 1)
+    QTest.mouseRelease(view, LEFT, NONE, start)
+    assert document.position_zyx[0] == 7
+    assert alpha(document, 6).any()
+    assert not alpha(document, 7).any()
+
+
+def test_another_button_does_not_end_a_stroke(view, document):
+    document.new_matte()
+    document.set_tool("brush")
+    steps, start = len(document.history), over(view, 40, 30)
+    drag(view, start, start + QPoint(20, 0), release=False)
+    QTest.mouseClick(view, MIDDLE, NONE, start)
+    assert len(document.history) == steps
+    QTest.mouseRelease(view, LEFT, NONE, start)
+    assert len(document.history) == steps + 1
 
 
 def test_locked_and_hidden_layers_are_not_painted_and_say_so(view, document, qtbot):
