@@ -49,6 +49,7 @@ class Nursery:
         self.process.communicate(timeout=20)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_no_acknowledged_stroke_is_lost_to_a_kill(tmp_path):
     chance = random.Random(20261122)

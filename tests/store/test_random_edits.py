@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -184,6 +185,7 @@ def run_examples(seeds):
         counted.append(edits)
 
 
+@pytest.mark.timeout(600)  # half a minute of its own, more beside other work
 def test_ten_thousand_random_edits_equal_a_plain_array():
     counted.clear()
     run_examples()
