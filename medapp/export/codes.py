@@ -43,6 +43,21 @@ _ABNORMAL_WORDS = {
     "lesion": codes.SCT.Lesion,
     "mass": codes.SCT.Mass,
 }
+KNOWN_WORDS = frozenset(
+    {
+        *_ANATOMY_WORDS,
+        *_ABNORMAL_WORDS,
+        "head",
+        "neck",
+        "chest",
+        "thorax",
+        "abdomen",
+        "pelvis",
+        "body",
+        "spine",
+        "flair",
+    }
+)
 
 
 def segment_codes(name: str) -> tuple[Code, Code]:

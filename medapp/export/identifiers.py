@@ -19,6 +19,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
 from medapp.errors import ExportError
+from medapp.export.codes import KNOWN_WORDS
 from medapp.export.elements import words
 from medapp.scan.scan import SourceInfo
 
@@ -104,7 +105,9 @@ def identifiers_of(source: SourceInfo, group: str = "") -> Identifiers:
             values.update(_name_values(text))
     values.add(group)  # whole: its words may be anything
     if source.format != "dicom" and source.path:
-        values.add(re.sub(r"(\.nii)?\.[^.]+$", "", Path(source.path).name))
+        stem = re.sub(r"(\.nii)?\.[^.]+$", "", Path(source.path).name)
+        if not _is_plain_word(stem):
+            values.add(stem)
     known = {value.strip() for value in values}
     usable = frozenset(v for v in known if len(v) >= SHORTEST and v.lower() not in _PLACEHOLDERS and not _is_filler(v))
     return Identifiers(usable, tuple(sorted(elements)), frozenset(dates), _shortened(uids))
@@ -282,6 +285,12 @@ def _name_values(text: str) -> set[str]:
     parts = [part for part in _NAME_PARTS.split(text) if part]
     whole = {text, text.rstrip("^="), " ".join(parts), "_".join(parts), "".join(parts)}
     return {value for value in {*parts, *whole} if len(value) >= SHORTEST}
+
+
+def _is_plain_word(stem: str) -> bool:
+    """True for file names such as ``brain`` or ``ct_liver``: they name a thing, and a label may well be called so."""
+    parts = re.findall(r"[^\W\d_]{4,}", stem.lower())
+    return not re.search(r"\d{4,}", stem) and all(part in _PLACEHOLDERS or part in KNOWN_WORDS for part in parts)
 
 
 def _is_filler(value: str) -> bool:

@@ -9,6 +9,7 @@ from medapp.errors import ExportError
 from medapp.export.data_set import plan, write
 from medapp.export.deidentify import Privacy
 from medapp.export.identifiers import Identifiers, identifiers_of, search_folder
+from medapp.scan.scan import SourceInfo
 from tests.export.making import (
     INSTITUTION,
     NAME,
@@ -136,3 +137,10 @@ def test_scanner_names_that_are_hospital_names_are_left_out(tmp_path):
     assert any("Manufacturer of the source holds an identifying value" in note for note in report.notes)
     ds = pydicom.dcmread(by_role(report, "derived")[0])
     assert ds.ContributingEquipmentSequence[0].Manufacturer == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("path", "is_known"), [("/a/ct_liver.nii.gz", False), ("/a/Kowalska_T1.nii", True), ("/a/20871.png", True)]
+)
+def test_file_names_count_unless_they_are_plain_words(path, is_known):
+    assert bool(identifiers_of(SourceInfo(path=path, format="nifti")).values) is is_known
