@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -34,8 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads > 0:
         torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())  # a polite kill keeps the last iteration
     data_dir = arguments.data or paths.shared_data_dir()
-    result = train(arguments.recipe, arguments.out, arguments.minutes, data_dir, Progress(_Lines()))
+    result = train(arguments.recipe, arguments.out, arguments.minutes, data_dir, Progress(_Lines(), stop.is_set))
     print(json.dumps(result))
     return 0
 

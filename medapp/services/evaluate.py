@@ -38,7 +38,7 @@ class Condition:
 
 
 MAIN = Condition(0.25, "ramp")
-OTHERS = (Condition(0.1, "ramp"), Condition(0.25, "hann"), Condition(0.1, "hann"))
+OTHERS = (Condition(0.1, "ramp"), Condition(0.25, "hann"), Condition(0.1, "hann"), Condition(1.0, "hann"))
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,7 @@ class Trainer:
         self.iteration = int(state["iteration"])
         self.best_psnr_db = float(state["best_psnr_db"])
         self.seconds = float(state["seconds"])
+        self._run.forget_after(self.iteration)
         _log.info("going on at iteration %d", self.iteration)
 
 

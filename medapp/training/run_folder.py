@@ -91,6 +91,14 @@ class RunFolder:
         with (self.path / "curves.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(figures) + "\n")
 
+    def forget_after(self, iteration: int) -> None:
+        """Drop curve points that a killed run noted beyond its last kept state; they will be noted again."""
+        path = self.path / "curves.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if json.loads(line)["iteration"] <= iteration]
+            self._write("curves.jsonl", "".join(f"{line}\n" for line in kept).encode())
+
     def _write(self, name: str, content: bytes) -> None:
         partial = self.path / f"{name}.part"
         partial.write_bytes(content)

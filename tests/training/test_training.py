@@ -53,6 +53,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, data):
     assert 0 < RunFolder(tmp_path / "broken").load_state()["iteration"] < 6
     train(recipe, tmp_path / "broken", 5, data, Progress())
 
+    curves = [json.loads(line)["iteration"] for line in (tmp_path / "broken" / "curves.jsonl").read_text().splitlines()]
+    assert curves == sorted(set(curves))
     whole, broken = _weights(tmp_path / "whole"), _weights(tmp_path / "broken")
     assert all(torch.equal(whole[key], broken[key]) for key in whole)
 
