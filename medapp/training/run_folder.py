@@ -95,7 +95,8 @@ class RunFolder:
         """Drop curve points that a killed run noted beyond its last kept state; they will be noted again."""
         path = self.path / "curves.jsonl"
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
+            # a kill may have cut the last line short
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             kept = [line for line in lines if json.loads(line)["iteration"] <= iteration]
             self._write("curves.jsonl", "".join(f"{line}\n" for line in kept).encode())
 
