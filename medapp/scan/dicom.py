@@ -26,6 +26,7 @@ from medapp.errors import ChangedWhileReadingError, HoldsNoImageError, Unreadabl
 from medapp.scan.codestream import Encapsulated, walk_items
 from medapp.scan.header import MAX_DEPTH, Header
 from medapp.scan.nesting import is_deeper_than
+from medapp.scan.quick_header import read_quickly
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ PALETTE = "PALETTE COLOR"
 
 _PIXEL_TAGS = {0x7FE00010: "PixelData", 0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData"}
 _LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN", b"SQ")
+_FIRST_READ = 1 << 16  # bytes; nearly every header of a single slice ends within
 _COPY = "Copy the file again from its source."
 _EXPORT = "Export the image again from its source."
 
@@ -155,7 +157,14 @@ def read_plain_header(path: Path, tags: list[str | int]) -> Header:
         warnings.simplefilter("ignore")
         try:
             with path.open("rb") as file:
-                dataset = read_partial(file, _at_pixels, force=True, specific_tags=_tag_list(tuple(tags)))
+                if DEFLATED.encode() in file.read(1024):
+                    size = os.fstat(file.fileno()).st_size
+                    dataset, _, _ = _read_deflated(file, path.name, size, _tag_list(tuple(tags)))
+                else:
+                    file.seek(0)
+                    dataset = read_partial(file, _at_pixels, force=True, specific_tags=_tag_list(tuple(tags)))
+        except UnreadableFileError:
+            raise
         except RecursionError as error:
             raise UnreadableFileError(
                 f"{path.name}: sequences are nested deeper than {MAX_DEPTH} levels.", "This file is not safe to open."
@@ -204,16 +213,21 @@ def _read(
     tags: list[str | int],
     accept: frozenset[str],
 ) -> DicomFile:
-    start = file.read(1024)
+    opening = file.read(_FIRST_READ)
+    start = opening[:1024]
     content: bytes | None = None
     tag_list = _tag_list(tuple(tags))
     notes: list[str] = []
+    plain = read_quickly(opening, _tag_set(tuple(tags)))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            if DEFLATED.encode() in start:
+            if plain is not None:
+                dataset, syntax, end = plain
+                source: BinaryIO = file
+            elif DEFLATED.encode() in start:
                 dataset, syntax, content = _read_deflated(file, name, stamp[0], tag_list)
-                source: BinaryIO = io.BytesIO(content)
+                source = io.BytesIO(content)
                 end = _find_pixels(source, tag_list)
             else:
                 file.seek(0)
@@ -279,6 +293,11 @@ def _at_pixels(tag: int, vr: str | None, length: int) -> bool:
 @cache
 def _tag_list(tags: tuple[str | int, ...]) -> list[int]:
     return [tag if isinstance(tag, int) else int(tag_for_keyword(tag) or 0) for tag in tags]
+
+
+@cache
+def _tag_set(tags: tuple[str | int, ...]) -> frozenset[int]:
+    return frozenset(_tag_list(tags))
 
 
 def _dataset_start(start: bytes) -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medapp.errors import UnreadableFileError
 from medapp.progress import Progress
 from medapp.scan.dicom import DicomFile
-from medapp.scan.dicom_voxels import DicomVoxels
+from medapp.scan.dicom_voxels import DicomVoxels, time_limit
 from medapp.scan.enhanced import frames_of
 from medapp.scan.frames import Frame
 from medapp.scan.lazy import Finding, FoundScan, LazyScan, Refused, Skipped
@@ -95,7 +96,7 @@ def _series(
     if not frames:
         return
     code = files[0].header.text("Modality") or modality or ""
-    found = sort_series(frames, code, _same_pixels)
+    found = sort_series(frames, code, _comparer(progress))
     for frame, error in found.refused:
         yield Refused(frame.file.shown, error.message, error.hint)
     for frame in found.set_aside:
@@ -117,19 +118,32 @@ def _volume(uid: str, volume: Volume, files: Sequence[DicomFile], code: str, pro
     rest = [frame for frame in volume.frames if frame.file is not failed]
     if failed is None or not rest:
         return
-    found = sort_series(rest, code, _same_pixels)
+    found = sort_series(rest, code, _comparer(progress))
     for part in found.volumes:
         part.key = (volume.key, part.key, "without", failed.header.text("SOPInstanceUID"))
         part.notes = [*volume.notes, *part.notes, "A file whose pixels cannot be decoded was left out."]
         yield from _volume(uid, part, files, code, progress)
 
 
-def _same_pixels(a: Frame, b: Frame) -> bool:
-    with FrameReader(a.file) as first, FrameReader(b.file) as second:
-        left, right = first.frame(a.index), second.frame(b.index)
-    if left.shape != right.shape:
-        return False
-    return bool(np.array_equal(a.rescale.apply(left), b.rescale.apply(right)))
+def _comparer(progress: Progress) -> Callable[[Frame, Frame], bool]:
+    """Decodes two frames, announcing their files, and says whether their values are equal."""
+
+    def decode(frame: Frame) -> NDArray:
+        file = frame.file
+        progress.parsing(file.shown, time_limit(file), 8 * file.rows * file.columns)
+        with FrameReader(frame.file) as reader:
+            return reader.frame(frame.index)
+
+    def same_pixels(a: Frame, b: Frame) -> bool:
+        try:
+            left, right = decode(a), decode(b)
+        finally:
+            progress.parsing("")
+        if left.shape != right.shape:
+            return False
+        return bool(np.array_equal(a.rescale.apply(left), b.rescale.apply(right)))
+
+    return same_pixels
 
 
 def _scan(

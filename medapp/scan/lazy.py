@@ -128,7 +128,10 @@ class LazyScan:
         """
         if out is None:
             check_memory(self.nbytes, Path(self.source.path).name)
-            out = np.empty(self.shape, dtype=self.dtype)
+            try:
+                out = np.empty(self.shape, dtype=self.dtype)
+            except MemoryError as error:
+                raise _too_large(self.nbytes, Path(self.source.path).name) from error
         elif out.shape != self.shape or out.dtype != self.dtype:
             raise ValueError(f"out must be {self.shape} {self.dtype}, not {out.shape} {out.dtype}")
         middle = self.shape[0] // 2 if first is None else min(max(first, 0), self.shape[0] - 1)
@@ -217,10 +220,14 @@ def check_memory(declared: int, name: str) -> None:
         UnreadableFileError: ``declared`` bytes exceed 60 % of the free memory.
     """
     if declared > MEMORY_SHARE * free_memory():
-        raise UnreadableFileError(
-            f"{name} declares {declared / 2**20:,.0f} MiB of voxels, more than this machine can hold.",
-            "Close other programs, or open it on a computer with more memory.",
-        )
+        raise _too_large(declared, name)
+
+
+def _too_large(declared: int, name: str) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"{name} declares {declared / 2**20:,.0f} MiB of voxels, more than this machine can hold.",
+        "Close other programs, or open it on a computer with more memory.",
+    )
 
 
 def _ignore(z: int, values: NDArray) -> None:

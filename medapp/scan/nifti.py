@@ -337,7 +337,7 @@ class NiftiVoxels:
         x, y, z = file.shape_xyz
         slice_bytes = x * y * file.channels * file.item.itemsize
         is_float = file.item.kind == "f"
-        progress.parsing(file.shown, 10.0, out.nbytes)
+        progress.parsing(file.shown, max(10.0, 5.0 + x * y * z * file.volumes / 10e6), out.nbytes)
         try:
             if file.is_gzip and self._inflated is None:
                 stream = _GzipStream(file)

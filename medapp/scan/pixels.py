@@ -80,8 +80,12 @@ class FrameReader:
         """
         try:
             return self._decoded(index, with_palette)
-        except (MedappError, Cancelled, MemoryError):
+        except (MedappError, Cancelled):
             raise
+        except MemoryError as error:
+            raise UnreadableFileError(
+                f"{self._file.name} takes more memory to decode than its size allows.", "Ask where it came from."
+            ) from error
         except OSError as error:
             raise ChangedWhileReadingError(f"{self._file.name} cannot be read any more.", "Open it again.") from error
         except Exception as error:  # foreign bytes provoke whatever they can

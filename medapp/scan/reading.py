@@ -171,6 +171,7 @@ class _Walk:
         self._progress = progress
         self._refused = refused
         self._modality = modality
+        self._seen: set[tuple[int, int]] = set()
         self.dicom: list[DicomFile] = []
         self.archives: list[Archive] = []
 
@@ -192,7 +193,8 @@ class _Walk:
 
     def _folder(self, root: Path) -> Iterator[Finding]:
         below = root.resolve()
-        for folder, subfolders, names in os.walk(root, followlinks=False):
+        closed: list[OSError] = []
+        for folder, subfolders, names in os.walk(root, followlinks=False, onerror=closed.append):
             subfolders.sort()
             for name in list(subfolders):
                 link = Path(folder, name)
@@ -216,11 +218,21 @@ class _Walk:
                     yield Refused(str(path), f"{name} is not a regular file; it was not opened.", "Choose image files.")
                     continue
                 yield from self._file(path, str(path))
+        for error in closed:
+            name = Path(error.filename or root).name
+            yield Refused(
+                str(error.filename or root), f"{name} cannot be opened: {error.strerror}.", "Check that you may."
+            )
 
     def _file(self, path: Path, shown: str, is_packed: bool = False) -> Iterator[Finding]:
         if shown in self._refused:
             yield Refused(shown, self._refused[shown], "Export the image again from its source.")
             return
+        status = path.stat()
+        place = (status.st_dev, status.st_ino)
+        if place in self._seen:  # named twice, or named together with its folder
+            return
+        self._seen.add(place)
         self._progress.check()
         self._progress.parsing(shown, _LIMIT_S)
         try:
@@ -243,8 +255,11 @@ class _Walk:
             yield Skipped(shown, _kind_of(error.message), error.message)
         except UnreadableFileError as error:
             yield Refused(shown, error.message, error.hint)
-        except (Cancelled, MedappError, MemoryError, GeneratorExit):
+        except (Cancelled, MedappError):
             raise
+        except MemoryError:
+            name = Path(shown).name
+            yield Refused(shown, f"{name} takes more memory than its size allows.", "Ask where it came from.")
         except OSError as error:
             name = Path(shown).name
             yield Refused(shown, f"{name} changed or vanished while reading.", "Try again.")
