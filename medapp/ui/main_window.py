@@ -232,6 +232,7 @@ class MainWindow(QMainWindow):
             toggle.setText(title)
             self._panels_menu.addAction(toggle)
         self._arrange_docks()
+        self._first_state = self.saveState(1)
 
     def _arrange_docks(self) -> None:
         self.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, self.docks["library"])
@@ -310,15 +311,14 @@ class MainWindow(QMainWindow):
         kept = self._layouts.get(f"state {workspace.name}")
         if kept is None or not self.restoreState(kept, 1):
             self._show_docks(workspace.name)
+        if workspace.name == "curate":
+            self.session.list_labels(self.curate.model.set_labels)
         if not keep_tool and self.document.scan is not None:
             self.document.set_tool(workspace.tool)
         self._show_page()
 
     def _show_docks(self, name: str) -> None:
         workspace = by_name(name)
-        for dock in self.docks.values():
-            dock.setFloating(False)
-        self._arrange_docks()
         narrow = self.width() < _NARROW
         for dock_name, dock in self.docks.items():
             dock.setVisible(dock_name in workspace.docks and not (dock_name == "library" and narrow))
@@ -336,6 +336,7 @@ class MainWindow(QMainWindow):
     def reset_layout(self) -> None:
         """Panels of this workspace as at first."""
         self._layouts.put(f"state {self.workspace}", None)
+        self.restoreState(self._first_state, 1)
         self._show_docks(self.workspace)
         for bar in (self.tool_options, self.tool_strip, self._tasks_bar):
             bar.show()
@@ -404,7 +405,7 @@ class MainWindow(QMainWindow):
             elif name in ("save_version", "export"):
                 enabled = document.project is not None and bool(document.series_list)
             elif name in ("restore_run", "restore_preview"):
-                enabled = has_series and self.restoring.model is not None and not document.is_read_only
+                enabled = has_series and self.restoring.can_run
             elif spec.menu == "Image" or spec.is_tool or name.startswith(_NEED_SCAN):
                 enabled = has_scan
             elif name == "compare_cycle":
@@ -430,6 +431,7 @@ class MainWindow(QMainWindow):
         app = QApplication.instance()
         if theme.resolve(app, self.document.settings.theme) != app.property("medappTheme"):
             theme.apply(app, self.document.settings.theme)
+            self.document.series_list_changed.emit()  # lists hold colours
 
     def _offer_hints(self, series_id: str) -> None:
         if series_id and not set(self.document.settings.hints_seen) >= {name for name, _ in HINTS}:

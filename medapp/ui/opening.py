@@ -154,7 +154,7 @@ class Opening(QObject):
             return
         document.reload_series_list()
         wanted = result.series_ids[:1] or result.already_there[:1]
-        if run.is_sample and not run.is_on_screen:
+        if run.is_sample:
             infos = [info for info in document.series_list if info.series_id in result.series_ids]
             infos.sort(key=lambda info: (info.modality != "CT", -info.shape[0]))
             wanted = tuple(info.series_id for info in infos[:1]) or wanted

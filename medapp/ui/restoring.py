@@ -83,6 +83,12 @@ class Restoring(QObject):
         return next((model for model in self.models if model["id"] == self.model_id), None)
 
     @property
+    def can_run(self) -> bool:
+        """The chosen model fits the series on screen, and the project can be written."""
+        model = self.model
+        return model is not None and model["fit"] != "blocked" and not self._document.is_read_only
+
+    @property
     def restorers(self) -> list[dict[str, Any]]:
         """Models that restore; those that answer clicks are left out."""
         return [model for model in self.models if model.get("task", "restore") not in ("segment", "prompt", "sam")]
@@ -116,7 +122,7 @@ class Restoring(QObject):
             self.models = tuple(dict(model) for model in models)
             usable = [model["id"] for model in self.restorers if model["fit"] != "blocked"]
             if self.model_id not in usable:
-                self.model_id = usable[0] if usable else ""
+                self.model_id = usable[0] if usable else next((m["id"] for m in self.restorers), "")
             self.models_changed.emit()
             self.choice_changed.emit()
 
@@ -182,7 +188,7 @@ class Restoring(QObject):
     def _run_preview(self) -> None:
         document = self._document
         project, original, z = document.project, document.original, document.position_zyx[0]
-        if not self.is_previewing or project is None or original is None or not self.model_id:
+        if not self.is_previewing or project is None or original is None or not self.can_run:
             return
         model = self.model
         self._ticket += 1
@@ -223,7 +229,7 @@ class Restoring(QObject):
         """Restore the whole series, the slice on screen first."""
         document = self._document
         project, original, model = document.project, document.original, self.model
-        if project is None or original is None or model is None or document.is_read_only:
+        if project is None or original is None or not self.can_run or model is None:
             return
         self.stop_preview()
         series_id = self.series_id

@@ -243,6 +243,21 @@ class Session(QObject):
 
         self._background.run(work, done, self._messages.tell_error)
 
+    def list_labels(self, then: Callable[[dict[str, str]], None]) -> None:
+        """What is annotated on each original, by series id; read in the background."""
+        document, project, journal = self._document, self._document.project, self._journal
+        if project is None:
+            return
+        here = {series_id: names_of(annotation) for series_id, annotation in self._annotations.items()}
+        wanted = [i.series_id for i in document.series_list if i.source_id is None and i.series_id not in here]
+
+        def work() -> dict[str, str]:
+            if journal is not None:
+                journal.flush()
+            return {series_id: names_of(project.annotation(series_id)) for series_id in wanted}
+
+        self._background.run(work, lambda found: then({**found, **here}), self._messages.tell_error)
+
     # ------------------------------------------------------------------------------------------------------- keeping
 
     def _on_edit_made(self, kind: Any, series_id: str, edit: Edit) -> None:
@@ -330,3 +345,8 @@ class Session(QObject):
         with contextlib.suppress(MedappError):
             if project is not None:
                 project.close()
+
+
+def names_of(annotation: Annotation) -> str:
+    """The labels of an annotation in one line."""
+    return ", ".join(f"{matte.letter} {matte.name}" for matte in annotation)

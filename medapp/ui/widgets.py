@@ -7,7 +7,6 @@ from collections.abc import Callable
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QAction, QColor, QIcon, QPainter, QPixmap
 from PySide6.QtWidgets import (
-    QAbstractSpinBox,
     QDockWidget,
     QDoubleSpinBox,
     QFrame,
@@ -176,8 +175,7 @@ class NumberSlider(QWidget):
         self.box.setDecimals(decimals)
         self.box.setSingleStep(step)
         self.box.setSuffix(f" {unit}" if unit else "")
-        self.box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
-        self.box.setFixedWidth(74)
+        self.box.setFixedWidth(84)
         self.box.setKeyboardTracking(False)
         for control in (self.slider, self.box):
             control.setAccessibleName(f"{name}, {unit}" if unit else name)

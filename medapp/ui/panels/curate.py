@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QSize, QSortFilterProxyModel, Qt, Signal
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QPixmap
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -102,9 +102,9 @@ class SeriesModel(QAbstractTableModel):
                     self._icons[info.series_id] = thumbnail_icon(info)
                 return self._icons[info.series_id]
             if place == _STATE:
-                return icon(STATE_ICONS[info.state], "text_2")
+                return _small(STATE_ICONS[info.state], "text_2")
             if place == _PROBLEMS and info.problems:
-                return icon("warning", "processed")
+                return _small("warning", "processed")
         if role == Qt.ItemDataRole.ForegroundRole and place == _SERIES and info.source_id is not None:
             return QColor(theme.current().processed)
         if role == Qt.ItemDataRole.ToolTipRole and place == _PROBLEMS:
@@ -143,6 +143,11 @@ class SeriesModel(QAbstractTableModel):
             self._document.change_series(info.series_id, "Change patient group", group=str(value).strip())
             return True
         return False
+
+
+def _small(name: str, role: str) -> QPixmap:
+    """An icon that a row does not blow up to the size of its thumbnail."""
+    return icon(name, role).pixmap(theme.ICON, theme.ICON)
 
 
 class _Filter(QSortFilterProxyModel):

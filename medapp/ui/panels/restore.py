@@ -108,11 +108,9 @@ class RestorePanel(QWidget):
         self._chip.setProperty("fit", fit)
         refresh_style(self._chip)
         reason = str(model.get("reason", "")) if model is not None else ""
-        if model is None and restoring.restorers and not restoring.is_loading:
-            reason = str(restoring.restorers[0].get("reason", ""))
         self._reason.setText(reason)
         self._reason.setVisible(bool(reason))
-        can_run = model is not None and fit != "blocked" and not self._document.is_read_only
+        can_run = restoring.can_run
         self.run.setEnabled(can_run)
         self._preview.setEnabled(can_run)
         self._preview.setChecked(restoring.is_previewing)
