@@ -70,7 +70,8 @@ class Content:
         self.plane: Plane | None = None
         self.index = 0
         self.overlay = MatteOverlay()
-        self._overlay_at: tuple[object, Alignment] | None = None
+        self._here: object = None
+        self._alignments: dict[int, tuple[Scan, Alignment]] = {}  # the scan is kept, so that its id stays its own
         self.shows_original = False
         self.is_second = False
         self.limit = 1.0
@@ -84,11 +85,19 @@ class Content:
         document, plane = self.document, self.follow()
         if plane is None or document.scan is None:
             return None
-        original = document.original or document.scan
-        key = (plane, self.index, original)
-        if self._overlay_at is None or self._overlay_at[0] != key:
-            self._overlay_at = (key, align(document.scan, plane, self.index, original))
-        return self._overlay_at[1]
+        return self._aligned(document.original or document.scan)
+
+    def _aligned(self, scan: Scan) -> Alignment:
+        """Where another series lies under the slice on screen; looked up once per slice."""
+        frame, plane = self.document.scan, self.plane
+        assert frame is not None
+        assert plane is not None
+        here = (frame, plane, self.index)
+        if here != self._here:
+            self._here, self._alignments = here, {}
+        if id(scan) not in self._alignments:
+            self._alignments[id(scan)] = (scan, align(frame, plane, self.index, scan))
+        return self._alignments[id(scan)][1]
 
     @property
     def mode(self) -> str:
@@ -190,13 +199,13 @@ class Content:
         if side == "processed":
             scan = document.scan if document.is_derived else document.processed or document.scan
             info = document.series if document.is_derived else document.processed_info
-            at = align(document.scan, plane, self.index, scan)
+            at = self._aligned(scan)
             is_partial = document.processed_slices is not None
             if is_partial and not self._is_ready("processed", at):
                 side, scan, chip = "original", document.original or document.scan, Chip("ORIGINAL · not restored yet")
             else:
                 chip = processed_chip(info, "slice ready" if is_partial else "")
-        at = align(document.scan, plane, self.index, scan)
+        at = self._aligned(scan)
         pane = Pane(area, clip, side, chip, scan=scan, alignment=at)
         if at.index is None:
             pane.note = "no slice at this position"
@@ -218,12 +227,12 @@ class Content:
         info = document.series if document.is_derived else document.processed_info
         chip = processed_chip(info)
         pane = Pane(area, area, "difference", Chip(f"DIFFERENCE · {chip.text} \N{MINUS SIGN} ORIGINAL", chip.kind))
-        pane.scan, pane.alignment = processed, align(document.scan, plane, self.index, processed)
-        at_original = align(document.scan, plane, self.index, original)
+        pane.scan, pane.alignment = processed, self._aligned(processed)
+        at_original = self._aligned(original)
         if not self._is_ready("processed", pane.alignment):
             pane.note = "not restored yet"
             return pane
-        key = (id(original), id(processed), self.axis, self.index)
+        key = (original, processed, self.axis, self.index)
         picture = self._pictures["difference"]
         if picture.shows(key):
             pane.picture = picture
@@ -232,7 +241,7 @@ class Content:
         if values is None:
             pane.note = "no difference for colour images" if original.is_colour else "no slice at this position"
             return pane
-        pair = (id(original), id(processed))
+        pair = (original, processed)
         if self._limit_of != pair:
             self.limit, self._limit_of = difference_limit(values), pair
         picture.show_difference(values, self.limit, key, pane.alignment.to_frame)

@@ -82,12 +82,14 @@ class SliceRaster:
         self._helper: ThreadPoolExecutor | None = None
         self.image = QImage()
         self.key: object = None
+        self._held: NDArray | None = None  # kept, so that no other array can get the id that is in the key
 
     def render(self, scan: Scan, plane: Plane, index: int, window: Window, is_inverted: bool) -> QImage:
         """A slice in display orientation, one image pixel a voxel; the same key twice costs nothing."""
-        key = (id(scan.stored), plane, index, window.center, window.width, is_inverted)
+        key = (id(scan.stored), scan.slope, scan.intercept, plane, index, window.center, window.width, is_inverted)
         if key == self.key:
             return self.image
+        self._held = scan.stored
         raw = plane.raw(np.asarray(scan.stored), index)
         pixels = self._pixels_for(plane.height, plane.width)
         if scan.is_colour:
@@ -112,7 +114,7 @@ class SliceRaster:
 
     def forget(self) -> None:
         """Render anew next time: the voxels behind the key have changed."""
-        self.key = None
+        self.key, self._held = None, None
 
     def _gathered(self, raw: NDArray) -> NDArray:
         """The raw slice in one piece; across the volume each voxel misses the cache, and two threads halve the wait."""

@@ -74,7 +74,8 @@ def _draw_corners(painter: QPainter, view: Viewport, plane: Plane, area: QRect, 
     percent = view.camera.zoom * 100
     zoom = f"zoom {percent:.0f} %" if percent >= 10 else f"zoom {percent:.1f} %"
     texts.draw(painter, zoom, QPointF(area.right() - MARGIN, bottom - _LINE), right)
-    if not (document.scan is not None and document.scan.is_colour) and view.content.mode != "difference":
+    is_grey = document.scan is not None and not document.scan.is_colour and view.content.mode != "difference"
+    if is_grey and (view.axis == 0 or not view.shows_crosshair):  # the same for all planes: said once
         line = window_line(view)
         texts.draw(painter, line, QPointF(area.right() - MARGIN, bottom - 2 * _LINE), right)
     candidate = document.candidate

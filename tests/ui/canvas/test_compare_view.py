@@ -127,6 +127,20 @@ def test_slices_not_restored_yet_say_so_and_show_the_original(grid, view, docume
     assert brightness(grid, right) > 180
 
 
+def test_a_new_preview_replaces_the_old_one_on_screen(grid, view, document, pair):
+    document.set_compare("swipe")
+    right = over(view, 60, 20)
+    seen = []
+    for value in (200, 400, 600, 800, 1000):
+        fresh = make_scan(
+            stored=np.full((12, 60, 80), value, np.int16)
+        )  # the old one is gone, its memory is used again
+        document.show_processed(fresh, document.processed_info, None)
+        del fresh
+        seen.append(brightness(grid, right))
+    assert seen == sorted(set(seen))
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [("restored", "RESTORED · Restore-RWKV 1"), ("synthetic", "SYNTHETIC PET · Restore-RWKV 1")],
