@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import os
-import re
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -22,129 +19,30 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.uid import UID
 
-from medapp.errors import ChangedWhileReadingError, HoldsNoImageError, UnreadableFileError
-from medapp.scan.codestream import Encapsulated, walk_items
+from medapp.errors import HoldsNoImageError, UnreadableFileError
+from medapp.scan.dicom_checks import check_bytes, check_text, read_description
+from medapp.scan.dicom_file import (
+    BIG_ENDIAN,
+    COMPRESSED,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    NATIVE,
+    RTSTRUCT_CLASS,
+    SEG_CLASSES,
+    TAGS,
+    DicomFile,
+)
 from medapp.scan.header import MAX_DEPTH, Header
 from medapp.scan.nesting import is_deeper_than
 from medapp.scan.quick_header import read_quickly
 
 logger = logging.getLogger(__name__)
 
-IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
-RLE = "1.2.840.10008.1.2.5"
-JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
-J2K = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
-JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
-JPEG = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
-NATIVE = frozenset({IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN})
-COMPRESSED = frozenset({RLE}) | JPEG_LOSSLESS | J2K | JPEG_LS | JPEG
-
-SEG_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
-RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
-GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
-COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"})
-PALETTE = "PALETTE COLOR"
-
 _PIXEL_TAGS = {0x7FE00010: "PixelData", 0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData"}
 _LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN", b"SQ")
 _FIRST_READ = 1 << 16  # bytes; nearly every header of a single slice ends within
 _COPY = "Copy the file again from its source."
-_EXPORT = "Export the image again from its source."
-
-# What grouping, geometry, values and the header chip need; the rest is skipped while reading (stack.md c).
-TAGS: list[str | int] = [
-    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "SeriesDate", "SeriesTime",
-    "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "ContentDate", "ContentTime", "Modality",
-    "SeriesDescription", "PatientName", "PatientID", "PatientWeight", "StudyID", "StudyInstanceUID",
-    "SeriesInstanceUID", "FrameOfReferenceUID", "InstanceNumber", "AcquisitionNumber", "TemporalPositionIdentifier",
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing", "SliceThickness",
-    "SpacingBetweenSlices", "EchoTime", "EchoNumbers", "TriggerTime", "DiffusionBValue",
-    "DiffusionGradientOrientation", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
-    "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-    "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "WindowCenterWidthExplanation",
-    "RescaleIntercept", "RescaleSlope", "RescaleType", "ModalityLUTSequence", "Units", "CorrectedImage",
-    "DecayCorrection", "RadiopharmaceuticalInformationSequence", "SequenceOfUltrasoundRegions",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths", "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
-    "BluePaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData",
-    "SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData",
-    0x00090010, 0x0009100D, 0x00190010, 0x0019100C, 0x0019100E, 0x00430010, 0x00431039, 0x70530010, 0x70531000,
-    0x70531009,
-]  # fmt: skip
-
-
-@dataclass(slots=True, eq=False)
-class DicomFile:
-    """One DICOM image file whose header is sound and whose pixel bytes are all there.
-
-    Attributes:
-        path: The file; ``name`` is what messages call it and ``shown`` what findings call it.
-        stamp: Size, modification time and inode when the header was read.
-        content: The whole data set when it had to be inflated; None where the file itself holds it.
-        span: Where the data set begins and its pixel data element begins, in ``content`` or the file.
-        pixel_offset, pixel_length: The value of the pixel data; length counts native data only.
-        items: The fragments of encapsulated pixel data.
-    """
-
-    path: Path
-    name: str
-    shown: str
-    stamp: tuple[int, int, int]
-    header: Header
-    transfer_syntax: str
-    sop_class: str
-    content: bytes | None
-    span: tuple[int, int]
-    is_explicit: bool
-    pixel_keyword: str
-    pixel_vr: str
-    pixel_offset: int
-    pixel_length: int
-    items: Encapsulated | None
-    rows: int = 0
-    columns: int = 0
-    samples: int = 1
-    bits_allocated: int = 16
-    bits_stored: int = 16
-    high_bit: int = 15
-    is_signed: bool = False
-    photometric: str = "MONOCHROME2"
-    frames: int = 1
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def is_colour(self) -> bool:
-        """True when decoding gives RGB."""
-        return self.samples == 3 or self.photometric == PALETTE
-
-    def open(self) -> BinaryIO:
-        """The bytes that the offsets count in.
-
-        Raises:
-            ChangedWhileReadingError: The file is not what it was when the header was read.
-        """
-        if self.content is not None:
-            return io.BytesIO(self.content)
-        return open_unchanged(self.path, self.stamp, self.name)
-
-
-def open_unchanged(path: Path, stamp: tuple[int, int, int], name: str) -> BinaryIO:
-    """Open a file again for reading.
-
-    Raises:
-        ChangedWhileReadingError: It vanished, cannot be read any more, or is another one by now.
-    """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ChangedWhileReadingError(f"{name} vanished while it was read.", "Open it again.") from error
-    now = os.fstat(file.fileno())
-    if (now.st_size, now.st_mtime_ns, now.st_ino) != stamp:
-        file.close()
-        raise ChangedWhileReadingError(f"{name} changed while it was read.", "Open it again.")
-    return file
 
 
 def read_plain_header(path: Path, tags: list[str | int]) -> Header:
@@ -273,9 +171,9 @@ def _read(
         content=content, span=(begin, end), is_explicit=not is_implicit,
         pixel_keyword=keyword, pixel_vr=vr, pixel_offset=offset, pixel_length=length, items=None, notes=notes,
     )  # fmt: skip
-    _read_description(found)
-    _check_bytes(found, source, size)
-    _check_text(found)
+    read_description(found)
+    check_bytes(found, source, size)
+    check_text(found)
     found.notes.extend(note for note in header.complaints if note not in found.notes)
     return found
 
@@ -391,122 +289,3 @@ def _check_nesting(source: BinaryIO, start: int, end: int, is_implicit: bool, is
         raise UnreadableFileError(
             f"{name}: sequences are nested deeper than {MAX_DEPTH} levels.", "This file is not safe to open."
         )
-
-
-def _read_description(file: DicomFile) -> None:
-    """Rows, bits and the like: all there, and agreeing (DICOM PS3.3 C.7.6.3)."""
-    header, name = file.header, file.name
-
-    def needed(keyword: str) -> int:
-        value = header.integer(keyword)
-        if value is None:
-            raise UnreadableFileError(f"{name}: {keyword} is missing, so its pixels cannot be read.", _EXPORT)
-        return value
-
-    file.rows, file.columns = needed("Rows"), needed("Columns")
-    file.samples, file.bits_allocated = needed("SamplesPerPixel"), needed("BitsAllocated")
-    file.photometric = header.text("PhotometricInterpretation").upper()
-    if not file.photometric:
-        raise UnreadableFileError(f"{name}: PhotometricInterpretation is missing.", _EXPORT)
-    is_float = file.pixel_keyword != "PixelData"
-    if is_float:
-        file.bits_stored, file.high_bit = file.bits_allocated, file.bits_allocated - 1
-    else:
-        file.bits_stored, file.high_bit = needed("BitsStored"), needed("HighBit")
-        file.is_signed = needed("PixelRepresentation") == 1
-    frames = header.integer("NumberOfFrames")
-    file.frames = 1 if frames is None else frames
-    if not 0 < file.frames < 1 << 31:
-        raise UnreadableFileError(f"{name}: NumberOfFrames is {file.frames}.", _EXPORT)
-    if file.rows <= 0 or file.columns <= 0:
-        raise UnreadableFileError(f"{name} declares {file.rows} × {file.columns} pixels.", _EXPORT)
-    allowed = (32, 64) if is_float else (1, 8, 16, 32)
-    is_agreed = (
-        file.bits_allocated in allowed
-        and 1 <= file.bits_stored <= file.bits_allocated
-        and file.bits_stored - 1 <= file.high_bit < file.bits_allocated
-    )
-    if not is_agreed:
-        raise UnreadableFileError(
-            f"{name}: {file.bits_stored} bits stored in {file.bits_allocated} allocated, high bit {file.high_bit}, "
-            "do not agree.",
-            _EXPORT,
-        )
-    if file.photometric not in GREY | COLOUR | {PALETTE}:
-        raise UnreadableFileError(f"{name}: colours as {file.photometric[:16]} are not supported.", "Export it as RGB.")
-    if file.samples != (3 if file.photometric in COLOUR else 1) or (
-        file.photometric not in GREY and (file.bits_allocated not in (8, 16) or file.is_signed)
-    ):
-        raise UnreadableFileError(
-            f"{name}: {file.samples} samples of {file.bits_allocated} bits do not fit {file.photometric}.", _EXPORT
-        )
-
-
-def _check_bytes(file: DicomFile, source: BinaryIO, size: int) -> None:
-    """The pixel data is complete, before anything is allocated."""
-    pixels = file.rows * file.columns * file.samples
-    if file.transfer_syntax in COMPRESSED:
-        if file.pixel_length != 0xFFFFFFFF:
-            raise UnreadableFileError(f"{file.name} is damaged: its compressed pixel data has no items.", _COPY)
-        file.items = walk_items(source, file.pixel_offset, size, file.name)
-        if len(file.items.fragments) < (1 if file.frames == 1 else file.frames):
-            raise UnreadableFileError(
-                f"{file.name} is truncated: {len(file.items.fragments)} of {file.frames} compressed frames found.",
-                _COPY,
-            )
-        stop = file.items.end
-    else:
-        if file.pixel_length == 0xFFFFFFFF:
-            raise UnreadableFileError(f"{file.name} is damaged: uncompressed pixel data without a length.", _COPY)
-        bits = pixels * file.frames * file.bits_allocated
-        if file.photometric == "YBR_FULL_422":
-            bits = bits * 2 // 3
-        expected, present = math.ceil(bits / 8), min(file.pixel_length, size - file.pixel_offset)
-        if present < expected or file.pixel_offset + file.pixel_length > size:
-            raise UnreadableFileError(
-                f"{file.name} is truncated: {max(present, 0)} of {max(expected, file.pixel_length)} pixel bytes are "
-                "present.",
-                _COPY,
-            )
-        if file.pixel_length > expected + expected % 2:
-            file.notes.append(f"{file.pixel_length - expected} extra bytes after the pixels were ignored.")
-        stop = file.pixel_offset + file.pixel_length
-    rest = size - stop
-    if rest:
-        source.seek(stop)
-        group = source.read(2)
-        if group not in (b"\xfc\xff", b"\xff\xfc", b"\xfa\xff", b"\xff\xfa", b"\xe0\x7f", b"\x7f\xe0"):
-            file.notes.append(f"{rest} bytes after the end of the image were ignored.")
-
-
-_LONGEST = {"StudyID": 16, "SeriesDescription": 64, "PatientID": 64, "PatientName": 194, "Modality": 16, "Units": 16}
-_UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
-_UID = re.compile(rb"[0-9.]{0,64}[ \0]?")
-_CHARACTER_SETS = frozenset({"SeriesDescription", "PatientName", "PatientID"})
-
-
-def _check_text(file: DicomFile) -> None:
-    """Note what is too long or wrongly written among the elements that are used or shown."""
-    header = file.header
-    for keyword, longest in _LONGEST.items():
-        if len(header.raw(keyword).rstrip(b" \0")) > longest:
-            file.notes.append(f"{_words(keyword)} is longer than DICOM allows.")
-    if any(_UID.fullmatch(header.raw(keyword)) is None for keyword in _UIDS):
-        file.notes.append("A unique identifier is not written as DICOM asks.")
-    if not all(header.raw(keyword).isascii() for keyword in _CHARACTER_SETS):
-        for keyword in _CHARACTER_SETS:
-            if "\ufffd" in header.text(keyword) or header.complaints:
-                file.notes.append("Some text could not be decoded with its character set.")
-                break
-    known = [k for k in ("Rows", "PixelSpacing", "ImagePositionPatient", "SOPClassUID") if _is_unknown(header, k)]
-    if known:
-        file.notes.append("Known elements are stored with an unknown representation; read by the dictionary.")
-
-
-def _is_unknown(header: Header, keyword: str) -> bool:
-    element = header._element(keyword)
-    return element is not None and str(getattr(element, "VR", "")) == "UN"
-
-
-def _words(keyword: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", keyword)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from medapp.errors import HoldsNoImageError, UnreadableFileError
 from medapp.progress import Progress
-from medapp.scan.dicom import RTSTRUCT_CLASS, SEG_CLASSES, DicomFile, open_dicom, read_plain_header
+from medapp.scan.dicom import open_dicom, read_plain_header
+from medapp.scan.dicom_file import RTSTRUCT_CLASS, SEG_CLASSES, DicomFile
 from medapp.scan.dicom_voxels import time_limit
 from medapp.scan.frames import directions, is_valid_orientation, positive_pair, vector
 from medapp.scan.header import Header

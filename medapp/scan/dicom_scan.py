@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medapp.errors import UnreadableFileError
 from medapp.progress import Progress
-from medapp.scan.dicom import DicomFile
+from medapp.scan.dicom_file import DicomFile
 from medapp.scan.dicom_voxels import DicomVoxels, time_limit
 from medapp.scan.enhanced import frames_of
 from medapp.scan.frames import Frame

@@ -15,7 +15,7 @@ from pydicom.filewriter import write_dataset
 
 from medapp.errors import UnreadableFileError
 from medapp.progress import Progress
-from medapp.scan.dicom import COMPRESSED, DicomFile
+from medapp.scan.dicom_file import COMPRESSED, DicomFile
 from medapp.scan.frames import Frame
 from medapp.scan.lazy import Filled, OnSlice
 from medapp.scan.pixels import FrameReader, quiet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 
 from medapp.errors import UnreadableFileError
-from medapp.scan.dicom import DicomFile
+from medapp.scan.dicom_file import DicomFile
 from medapp.scan.frames import Frame, b_value, family, positive_pair, single_frames, vector
 from medapp.scan.header import Header
 from medapp.scan.intensity import Rescale, read_rescale, read_windows

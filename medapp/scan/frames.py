@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medapp.errors import UnreadableFileError
-from medapp.scan.dicom import COLOUR, PALETTE, DicomFile
+from medapp.scan.dicom_file import COLOUR, PALETTE, DicomFile
 from medapp.scan.header import Header
 from medapp.scan.intensity import Rescale, read_rescale, read_windows
 from medapp.scan.scan import Window

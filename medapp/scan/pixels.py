@@ -16,7 +16,7 @@ from pydicom.pixels.processing import apply_color_lut
 
 from medapp.errors import Cancelled, ChangedWhileReadingError, MedappError, UnreadableFileError
 from medapp.scan.codestream import Codestream, frame_fragments, look
-from medapp.scan.dicom import COMPRESSED, GREY, J2K, PALETTE, RLE, DicomFile
+from medapp.scan.dicom_file import COMPRESSED, GREY, J2K, PALETTE, RLE, DicomFile
 from medapp.scan.jpeg_extended import decode_12_bit
 from medapp.scan.jpeg_lossless import HALVING, roughness, with_signed_predictor
 

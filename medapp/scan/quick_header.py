@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 
 from pydicom.charset import convert_encodings, default_encoding
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
@@ -78,8 +78,8 @@ def _transfer_syntax(content: bytes, end: int) -> str:
 
 def _explicit(
     content: bytes, position: int, wanted: frozenset[int]
-) -> tuple[dict[BaseTag, RawDataElement], int] | None:
-    elements: dict[BaseTag, RawDataElement] = {}
+) -> tuple[dict[BaseTag, DataElement | RawDataElement], int] | None:
+    elements: dict[BaseTag, DataElement | RawDataElement] = {}
     unpack, size, last = _ELEMENT.unpack_from, len(content), 0
     while True:
         group, element, vr, length = unpack(content, position)
@@ -103,8 +103,8 @@ def _explicit(
 
 def _implicit(
     content: bytes, position: int, wanted: frozenset[int]
-) -> tuple[dict[BaseTag, RawDataElement], int] | None:
-    elements: dict[BaseTag, RawDataElement] = {}
+) -> tuple[dict[BaseTag, DataElement | RawDataElement], int] | None:
+    elements: dict[BaseTag, DataElement | RawDataElement] = {}
     unpack, size, last = _IMPLICIT_ELEMENT.unpack_from, len(content), 0
     if content[position + 4 : position + 6].isalpha():  # said to be implicit, written explicit
         return None

@@ -19,7 +19,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from medapp.errors import UnreadableFileError
 from medapp.progress import Progress
-from medapp.scan.dicom import open_unchanged
+from medapp.scan.dicom_file import open_unchanged
 from medapp.scan.dicom_voxels import clear_not_finite
 from medapp.scan.lazy import Filled, LazyScan, OnSlice, check_memory
 from medapp.scan.scan import SourceInfo

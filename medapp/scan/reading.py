@@ -16,10 +16,12 @@ from pydicom._uid_dict import UID_dictionary
 from medapp.errors import Cancelled, HoldsNoImageError, MedappError, UnreadableFileError
 from medapp.progress import Progress
 from medapp.scan.archive import Archive, Member
-from medapp.scan.dicom import DicomFile, open_dicom
+from medapp.scan.dicom import open_dicom
+from medapp.scan.dicom_file import DicomFile
 from medapp.scan.dicom_scan import scans_of
 from medapp.scan.lazy import Finding, FoundScan, LazyScan, Refused, Skipped
-from medapp.scan.nifti import gzip_start, is_pair_data, nifti_scans, sniff_nifti
+from medapp.scan.nifti import nifti_scans
+from medapp.scan.nifti_header import gzip_start, is_pair_data, sniff_nifti
 from medapp.scan.raster import raster_scan, sniff_raster
 from medapp.scan.scan import Scan
 

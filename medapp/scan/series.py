@@ -66,6 +66,7 @@ def sort_series(frames: Sequence[Frame], modality: str, same_pixels: SAME_PIXELS
         result.set_aside = [f for f in frames if f.position is None or f.orientation is None]
         frames = positioned
     parts, reasons = split_parts(frames)
+    parts.sort(key=lambda part: len(part) == 1)  # parts of one slice last; stable
     for number, part in enumerate(parts):
         try:
             volumes = _part_volumes(part, modality, same_pixels)
@@ -86,7 +87,6 @@ def sort_series(frames: Sequence[Frame], modality: str, same_pixels: SAME_PIXELS
                     f"{count} {_slices(count)} without position or orientation {_were(count)} set aside."
                 )
         result.volumes.extend(volumes)
-    result.volumes.sort(key=lambda volume: len(volume.frames) == 1)  # parts of one slice last; stable
     return result
 
 

@@ -12,7 +12,8 @@ import pytest
 from medapp.errors import HoldsNoImageError, UnreadableFileError
 from medapp.progress import Progress
 from medapp.requests import InspectRequest
-from medapp.scan.dicom import SEG_CLASSES, open_dicom
+from medapp.scan.dicom import open_dicom
+from medapp.scan.dicom_file import SEG_CLASSES
 from medapp.scan.pixels import stored_frames
 from medapp.services.inspect import inspect
 from tests.builders import shared_data
