@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def run() -> list[dict[str, Any]]:
             if card.modality != "CT" or card.unit != "HU":
                 continue
             restorer = NetworkRestorer(library.load(card.id, "cpu"))
-            warm = times_ms(lambda r=restorer: r.restore_slice(slice_values), 5)
+            warm = times_ms(partial(restorer.restore_slice, slice_values), 5)
             rows.append(row(f"{card.id}, 512 x 512 slice, warm", warm, "non-local means", peer))
             request = RestoreRequest(str(project), series, card.id, first_slice=1, only_first=True, device="cpu")
             cold = [_cold_ms(request) for _ in range(COLD_RUNS)]
