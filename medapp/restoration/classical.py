@@ -88,7 +88,7 @@ def _own_range(values: NDArray) -> tuple[float, float]:
 
 
 def _nlm(image: NDArray[np.float32], sigma: float, strength: float) -> NDArray:
-    return denoise_nl_means(image, patch_size=5, patch_distance=6, h=strength * sigma, sigma=sigma, fast_mode=True)
+    return denoise_nl_means(image, patch_size=7, patch_distance=6, h=strength * sigma, sigma=sigma, fast_mode=True)
 
 
 def _tv(image: NDArray[np.float32], sigma: float, strength: float) -> NDArray:
@@ -98,7 +98,7 @@ def _tv(image: NDArray[np.float32], sigma: float, strength: float) -> NDArray:
 def _wavelet(image: NDArray[np.float32], sigma: float, strength: float) -> NDArray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyWavelets warns that small slices limit the number of levels
-        return denoise_wavelet(image, sigma=strength * sigma, method="BayesShrink", mode="soft", wavelet="sym4")
+        return denoise_wavelet(image, sigma=strength * sigma, method="VisuShrink", mode="soft", wavelet="sym4")
 
 
 FILTERS: dict[str, tuple[str, Filter]] = {
@@ -111,22 +111,22 @@ CT_RANGE = (-260.0, 340.0)
 TUNED_CT: dict[tuple[str, str], FilterSettings] = {
     ("nlm", "hann"): FilterSettings(4.5, CT_RANGE, 1),
     ("tv", "hann"): FilterSettings(4.0, CT_RANGE, 1),
-    ("wavelet", "hann"): FilterSettings(0.7, CT_RANGE, 2),
+    ("wavelet", "hann"): FilterSettings(0.3, CT_RANGE, 2),
     ("nlm", "ramp"): FilterSettings(0.9, CT_RANGE, 2),
     ("tv", "ramp"): FilterSettings(1.3, CT_RANGE, 2),
-    ("wavelet", "ramp"): FilterSettings(1.0, CT_RANGE, 2),
+    ("wavelet", "ramp"): FilterSettings(0.6, CT_RANGE, 2),
 }
 """By filter and reconstruction kernel, for quarter dose on training patients; ``docs/models.md`` says how."""
 DEFAULT_CT = {
     "nlm": FilterSettings(1.0, CT_RANGE, 2),
     "tv": FilterSettings(1.1, CT_RANGE, 2),
-    "wavelet": FilterSettings(0.8, CT_RANGE, 2),
+    "wavelet": FilterSettings(0.4, CT_RANGE, 2),
 }
 """For CT whose kernel is not known: a little below the best of either kernel, and safe for both."""
 TUNED_OTHER = {
     "nlm": FilterSettings(0.8, None, 2),
     "tv": FilterSettings(1.0, None, 2),
-    "wavelet": FilterSettings(1.0, None, 2),
+    "wavelet": FilterSettings(0.4, None, 2),
 }
 """For every other modality."""
 
