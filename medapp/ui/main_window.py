@@ -80,10 +80,11 @@ class MainWindow(QMainWindow):
         self.setWindowTitle("medapp")
         self.setMinimumSize(MIN_SIZE)
         self.setDockNestingEnabled(True)
+        self.setAnimated(False)  # an animated dock leaves its tab bar behind when another workspace comes
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.PreventContextMenu)
         self.workspace = "review"
         self._layouts = LayoutKeeper()
-        self._is_bare = False
+        self._is_bare = self._has_workspace = False
         self._was_painted = False
         self._may_close = False
         self._hidden: list[QWidget] = []
@@ -226,13 +227,13 @@ class MainWindow(QMainWindow):
             dock.setObjectName(name)
             dock.setAccessibleName(title)
             dock.setTitleBarWidget(DockTitle(dock))
+            panels[name].setMinimumWidth(theme.DOCK_MIN_WIDTH - 4)
             dock.setWidget(panels[name])
             self.docks[name] = dock
             toggle = dock.toggleViewAction()
             toggle.setText(title)
             self._panels_menu.addAction(toggle)
         self._arrange_docks()
-        self._first_state = self.saveState(1)
 
     def _arrange_docks(self) -> None:
         self.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, self.docks["library"])
@@ -302,44 +303,56 @@ class MainWindow(QMainWindow):
         workspace = by_name(name)
         if self._is_bare:
             self.toggle_panels()
-        if hasattr(self, "_entered"):
-            self._layouts.put(f"state {self.workspace}", bytes(self.saveState(1).data()))
-        self._entered = True
+        if self._has_workspace:
+            self._keep_docks()
+        self._has_workspace = True
         self.workspace = workspace.name
         for other in WORKSPACES:
             self.actions_by_name[f"workspace_{other.name}"].setChecked(other.name == workspace.name)
-        kept = self._layouts.get(f"state {workspace.name}")
-        if kept is None or not self.restoreState(kept, 1):
-            self._show_docks(workspace.name)
+        self._show_docks(workspace.name, self._layouts.docks(workspace.name))
         if workspace.name == "curate":
             self.session.list_labels(self.curate.model.set_labels)
         if not keep_tool and self.document.scan is not None:
             self.document.set_tool(workspace.tool)
         self._show_page()
 
-    def _show_docks(self, name: str) -> None:
+    def _keep_docks(self) -> None:
+        """Remember what this workspace shows. Qt's own ``restoreState`` leaves a dead tab bar behind at every call."""
+        kept = {}
+        for name, dock in self.docks.items():
+            if not dock.isHidden():
+                in_front = not dock.visibleRegion().isEmpty()
+                kept[name] = [dock.width(), dock.height(), int(in_front)]
+        self._layouts.put_docks(self.workspace, kept)
+
+    def _show_docks(self, name: str, kept: dict[str, list[int]] | None = None) -> None:
         workspace = by_name(name)
         narrow = self.width() < _NARROW
+        shown = list(kept) if kept is not None else [n for n in workspace.docks if not (n == "library" and narrow)]
         for dock_name, dock in self.docks.items():
-            dock.setVisible(dock_name in workspace.docks and not (dock_name == "library" and narrow))
-        if workspace.front:
-            self.docks[workspace.front].raise_()
-        shown = [self.docks[n] for n in workspace.docks if n != "library"]
-        if shown:
-            self.resizeDocks(shown[:1], [_RIGHT_WIDTH], Qt.Orientation.Horizontal)
-        if "library" in workspace.docks and not narrow:
-            self.resizeDocks([self.docks["library"]], [_LEFT_WIDTH], Qt.Orientation.Horizontal)
-        if "layers" in workspace.docks:
-            pair = [self.docks["layers"], self.docks["proposals"]]
-            self.resizeDocks(pair, [420, 340], Qt.Orientation.Vertical)
+            dock.setVisible(dock_name in shown)
+        front = [n for n, (_, _, in_front) in kept.items() if in_front] if kept is not None else [workspace.front]
+        for dock_name in front:
+            if dock_name in self.docks:
+                self.docks[dock_name].raise_()
+        first = {"library": (_LEFT_WIDTH, 0), "layers": (_RIGHT_WIDTH, 420), "proposals": (_RIGHT_WIDTH, 360)}
+        sizes = {n: kept[n][:2] if kept is not None else first.get(n, (_RIGHT_WIDTH, 0)) for n in shown}
+        wide = [n for n in shown if kept is None or kept[n][2]]  # a dock behind another has no width of its own
+        if wide:
+            widths = [max(sizes[n][0], theme.DOCK_MIN_WIDTH) for n in wide]
+            self.resizeDocks([self.docks[n] for n in wide], widths, Qt.Orientation.Horizontal)
+        pair = [n for n in ("layers", "proposals") if n in shown]
+        if len(pair) == 2:
+            self.resizeDocks([self.docks[n] for n in pair], [sizes[n][1] for n in pair], Qt.Orientation.Vertical)
 
     def reset_layout(self) -> None:
         """Panels of this workspace as at first."""
-        self._layouts.put(f"state {self.workspace}", None)
-        self.restoreState(self._first_state, 1)
+        self._layouts.put_docks(self.workspace, None)
+        for dock in self.docks.values():
+            dock.setFloating(False)
         self._show_docks(self.workspace)
-        for bar in (self.tool_options, self.tool_strip, self._tasks_bar):
-            bar.show()
+        self._show_page()
+        self._tasks_bar.show()
 
     def toggle_panels(self) -> None:
         """Hide every dock and bar except image, tool options and status; again restores."""
@@ -462,8 +475,8 @@ class MainWindow(QMainWindow):
             event.ignore()
             self._ask_about_jobs(len(running))
             return
+        self._keep_docks()
         self.hide()
-        self._layouts.put(f"state {self.workspace}", bytes(self.saveState(1).data()))
         self._layouts.put("geometry", bytes(self.saveGeometry().data()))
         self._layouts.put("workspace", self.workspace)
         self._layouts.save()

@@ -12,7 +12,7 @@ from medapp import paths
 
 log = logging.getLogger(__name__)
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,21 @@ class LayoutKeeper:
     def text(self, name: str) -> str:
         """A plain value."""
         return str(self._kept.get(name, ""))
+
+    def docks(self, workspace: str) -> dict[str, list[int]] | None:
+        """Docks that were visible in a workspace: name to width, height, whether in front."""
+        kept = self._kept.get(f"docks {workspace}")
+        if not isinstance(kept, dict):
+            return None
+        sound = all(isinstance(v, list) and len(v) == 3 and all(isinstance(n, int) for n in v) for v in kept.values())
+        return dict(kept) if sound else None
+
+    def put_docks(self, workspace: str, kept: dict[str, list[int]] | None) -> None:
+        """Keep or forget the docks of a workspace."""
+        if kept is None:
+            self._kept.pop(f"docks {workspace}", None)
+        else:
+            self._kept[f"docks {workspace}"] = kept
 
     def put(self, name: str, value: bytes | str | None) -> None:
         """Keep or forget something."""

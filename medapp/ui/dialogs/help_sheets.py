@@ -16,17 +16,17 @@ from medapp.ui.widgets import label, wrapped
 
 _MOUSE = (
     ("Wheel", "Slices; on a single image zoom"),
-    ("Ctrl+wheel, right-drag, Z", "Zoom at the pointer"),
+    ("Ctrl+wheel, Z", "Zoom at the pointer"),
     ("Middle-drag, Space", "Pan"),
     ("W + left-drag", "Window and level"),
     ("Shift+hover", "Recentre the other views"),
-    ("Shift+wheel", "Five slices; brush size with a paint tool"),
+    ("Shift+wheel", "Five slices; brush size"),
     ("Alt+wheel", "Smaller or larger region"),
-    ("Ctrl held while painting", "Invert brush and eraser"),
-    ("Shift+click", "Straight stroke from the last point"),
-    ("Alt+click", "Pick α; exclude with the prompt tool"),
+    ("Ctrl + paint", "Invert brush and eraser"),
+    ("Shift+click", "Straight stroke"),
+    ("Alt+click", "Pick α; exclude"),
     ("\\ or O held", "Show the original"),
-    ("Double-click", "Maximise a viewport and back"),
+    ("Double-click", "Maximise viewport"),
 )
 HINTS = (
     ("wheel", "Turn the wheel to go through the slices."),
@@ -39,11 +39,11 @@ class ShortcutSheet(Sheet):
     """All keys, in columns."""
 
     def __init__(self, parent: QWidget | None, keys: Mapping[str, str]) -> None:
-        super().__init__(parent, "Keyboard and mouse", 880)
+        super().__init__(parent, "Keyboard and mouse", 1000)
         entries = [(shown_key(keys.get(n, s.keys[0] if s.keys else "")), s) for n, s in SPECS.items()]
         shown = [(key, spec.text.rstrip("…")) for key, spec in entries if key and not _is_row(spec.name)]
-        shown += [("1–9, 0", "Opacity with a paint tool, else window presets"), ("Shift+1–9, 0", "Flow")]
-        shown += [("Alt+1–9", "Window presets, in every tool"), *_MOUSE]
+        shown += [("1–9, 0", "Opacity, or window preset"), ("Shift+1–9, 0", "Flow")]
+        shown += [("Alt+1–9", "Window presets"), *_MOUSE]
         grid = QGridLayout()
         grid.setHorizontalSpacing(theme.MARGIN)
         grid.setVerticalSpacing(2)

@@ -225,7 +225,9 @@ def thumbnail_icon(info: SeriesInfo) -> QIcon:
     if info.thumbnail:
         pixmap = QPixmap()
         if pixmap.loadFromData(info.thumbnail):
-            return QIcon(pixmap)
+            made = QIcon(pixmap)
+            made.addPixmap(pixmap, QIcon.Mode.Selected)  # a selected picture keeps its colours
+            return made
     return icon("image", "text_2")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QCheckBox, QComboBox, QStackedLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QSizePolicy, QStackedLayout, QWidget
 
 from medapp.ui.document import Document
 from medapp.ui.restoring import Restoring
@@ -31,6 +31,7 @@ class RestorePanel(QWidget):
         self._model.activated.connect(lambda _i: restoring.choose(self._model.currentData() or ""))
         self._chip = label()
         self._chip.setProperty("look", "chip")
+        self._chip.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self._reason = wrapped()
         self._strength = NumberSlider(
             "Strength", 0, 100, "%", step=5, tooltip="How much of the restored values is blended with the original"

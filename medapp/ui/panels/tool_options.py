@@ -51,7 +51,7 @@ class ToolOptions(QToolBar):
         document.tool_changed.connect(self._show)
         document.brush_changed.connect(self._show_brush)
         document.window_changed.connect(self._show_window)
-        document.series_opened.connect(lambda _id: self._show())
+        document.series_opened.connect(lambda _id: (self._show(), self._show_brush()))
         document.compare_changed.connect(self._show_compare)
         self._show()
         self._show_brush()
