@@ -69,3 +69,14 @@ def test_half_precision_input_is_summed_in_float32():
 
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded.float(), exact.bfloat16().float(), rtol=0, atol=0)
+
+
+def test_autocast_does_not_reach_the_sums():
+    key, value = torch.randn(1, 2, 500), torch.randn(1, 2, 500)
+    decay, bonus = torch.tensor([1.0, -1.0]), torch.zeros(2)
+    with torch.no_grad():
+        exact = bidirectional_wkv(key, value, decay, bonus)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            cast = bidirectional_wkv(key, value, decay, bonus)
+
+    assert torch.equal(cast, exact)

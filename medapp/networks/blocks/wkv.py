@@ -36,6 +36,13 @@ def bidirectional_wkv(key: Tensor, value: Tensor, decay: Tensor, bonus: Tensor) 
     Reference:
         Yang et al., "Restore-RWKV: Efficient and Effective Medical Image Restoration with RWKV", JBHI 2026.
     """
+    # autocast would run the sums as half-precision products, whatever the type of the tensors
+    with torch.autocast(key.device.type, enabled=False):
+        return _wkv(key, value, decay, bonus)
+
+
+def _wkv(key: Tensor, value: Tensor, decay: Tensor, bonus: Tensor) -> Tensor:
+    """Choose precision and form by the decay; see ``bidirectional_wkv``."""
     tokens = key.shape[2]
     decay_limit = float(decay.detach().abs().max())
     has_float64 = key.device.type != "mps"
