@@ -48,6 +48,7 @@ class TextPainter:
     def __init__(self) -> None:
         self._lines: OrderedDict[tuple[str, str, int, bool, float], QImage] = OrderedDict()
         self._fonts: dict[tuple[int, bool], QFont] = {}
+        self._widths: dict[str, int] = {}
         self._elided: dict[tuple[str, int, Qt.TextElideMode], str] = {}
 
     def font(self, px: int = theme.SECONDARY_PX, is_bold: bool = False) -> QFont:
@@ -114,6 +115,12 @@ class TextPainter:
                 self._elided.clear()
             self._elided[key] = QFontMetrics(self.font()).elidedText(text, mode, room)
         return self._elided[key]
+
+    def chip_width(self, chip: Chip) -> int:
+        """Width of a chip that has all the room it wants; remembered."""
+        if chip.text not in self._widths:
+            self._widths[chip.text] = QFontMetrics(self.font(is_bold=True)).horizontalAdvance(chip.text) + 16
+        return self._widths[chip.text]
 
     def draw_chip(self, painter: QPainter, chip: Chip, at: QPointF, room: float) -> None:
         """The chip with its left top corner at ``at``; text that does not fit is shortened in the middle."""

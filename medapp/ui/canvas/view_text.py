@@ -43,7 +43,7 @@ def draw_texts(painter: QPainter, view: Viewport, panes: list[Pane], exposed: QR
     middle = area.adjusted(edge * 2, edge, -edge * 2, -edge)
     if middle.contains(exposed):
         return
-    _draw_corners(painter, view, plane, area, has_two=len(panes) > 1)
+    _draw_corners(painter, view, plane, panes)
     for part in [p.area for p in panes] if view.content.mode == "side by side" else [area]:
         _draw_letters(painter, view, plane, part)
     su = view.camera.scale[0]
@@ -58,15 +58,18 @@ def draw_texts(painter: QPainter, view: Viewport, panes: list[Pane], exposed: QR
     )
 
 
-def _draw_corners(painter: QPainter, view: Viewport, plane: Plane, area: QRect, has_two: bool) -> None:
-    document, texts = view.document, view.texts
+def _draw_corners(painter: QPainter, view: Viewport, plane: Plane, panes: list[Pane]) -> None:
+    document, texts, area = view.document, view.texts, view.image_area
     right = Qt.AlignmentFlag.AlignRight
     top = area.top() + MARGIN + _CHIP_ROOM
     if view.axis == 0 or not view.shows_crosshair:
         for line in identity_lines(view):
-            texts.draw(painter, texts.elided(line, int(area.width() * 0.45)), QPointF(area.left() + MARGIN, top))
+            texts.draw(
+                painter, texts.elided(line, panes[0].area.width() // 2 - 3 * MARGIN), QPointF(area.left() + MARGIN, top)
+            )
             top += _LINE
-    if not has_two and (plane.letters is not None or plane.count > 1):
+    has_room = texts.chip_width(panes[-1].chip) < area.width() - 90
+    if len(panes) == 1 and has_room and (plane.letters is not None or plane.count > 1):
         head = area.top() + MARGIN
         texts.draw(painter, plane.name, QPointF(area.right() - MARGIN, head), right)
     bottom = area.bottom() - MARGIN - _LINE
