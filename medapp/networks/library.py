@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medapp.errors import WeightsError
 from medapp.networks.card import Card, read_card
@@ -28,11 +28,13 @@ class LoadedModel:
         card: What it takes and what it is good for.
         network: In evaluation mode, on ``device``.
         device: Where it runs.
+        measured: What was found out about it once while it is loaded, such as the precision that is safe.
     """
 
     card: Card
     network: nn.Module
     device: torch.device
+    measured: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 class ModelLibrary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,7 +94,6 @@ class NetworkRestorer(Restorer):
 
     model: LoadedModel
     tile_px: int = 0
-    _dtype: torch.dtype | None = field(default=None, init=False)
 
     @property
     def id(self) -> str:  # type: ignore[override]
@@ -134,13 +133,15 @@ class NetworkRestorer(Restorer):
     def _run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         device = self.model.device
         tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)  # (1, 1, H, W)
-        if self._dtype is None:
+        dtype = self.model.measured.get("dtype")
+        if dtype is None:
             side = [min(128, size // 8 * 8) for size in tensor.shape[-2:]]
             top, left = ((size - part) // 2 for size, part in zip(tensor.shape[-2:], side, strict=True))
-            self._dtype = choose_dtype(self.model.network, tensor[..., top : top + side[0], left : left + side[1]])
+            dtype = choose_dtype(self.model.network, tensor[..., top : top + side[0], left : left + side[1]])
+            self.model.measured["dtype"] = dtype
         with (
             torch.inference_mode(),
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._dtype is torch.bfloat16),
+            torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16),
         ):
             restored = self.model.network(tensor)
         result: NDArray[np.float32] = restored[0, 0].float().cpu().numpy()
