@@ -93,7 +93,7 @@ class DicomVoxels:
             if reader is not None:
                 reader.close()
             progress.parsing("")
-        if self._to_values and out.dtype.kind == "f":
+        if out.dtype.kind == "f":
             padding, found = clear_not_finite(out, padding)
             notes.extend(found)
         return Filled(padding, None, tuple(notes))

@@ -188,10 +188,26 @@ Finding = FoundScan | Refused | Skipped
 
 
 def temporary_folder(owner: object, purpose: str) -> Path:
-    """A folder that is removed with its owner, or when the process ends."""
+    """A folder that is removed with its owner, or when the process ends; those of killed readers go now."""
+    for old in Path(tempfile.gettempdir()).glob("medapp-*-*-*"):
+        pid = old.name.split("-")[2]
+        if pid.isdigit() and not _is_running(int(pid)) and not old.is_symlink():
+            shutil.rmtree(old, ignore_errors=True)
     folder = tempfile.mkdtemp(prefix=f"medapp-{purpose}-{os.getpid()}-")
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":  # there, signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's, or a system that cannot say
+        return True
+    return True
 
 
 def outward(count: int, first: int) -> list[int]:

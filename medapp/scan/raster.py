@@ -142,7 +142,9 @@ def _open(file: BinaryIO, kind: str, name: str) -> Image.Image:
                 f"{name} declares more pixels than the limit of {_MAX_PIXELS}.", "Crop or shrink it first."
             ) from error
         except Exception as error:  # the image library raises whatever the bytes provoke
-            raise UnreadableFileError(f"{name} is truncated or damaged: its header cannot be read.", _COPY) from error
+            raise UnreadableFileError(
+                f"{name} is truncated, damaged or of a rare kind: its header cannot be read.", _COPY
+            ) from error
 
 
 def _describe(file: BinaryIO, kind: str, size: int, name: str) -> list[_Page]:
@@ -165,8 +167,8 @@ def _describe(file: BinaryIO, kind: str, size: int, name: str) -> list[_Page]:
                 raise UnreadableFileError(f"{name} is damaged: page {len(pages) + 1} cannot be read.", _COPY) from error
     if kind == "png" and _bytes_after_png(file, size):
         pages[0].notes.append(f"{_bytes_after_png(file, size)} bytes after the end of the image were ignored.")
-    if kind == "png" and pages[0].is_colour and _png_depth(file) == 16:
-        pages[0].notes.append("The 16-bit colours were read as 8-bit.")
+    if kind == "png" and pages[0].dtype.itemsize == 1 and _png_depth(file) == 16:
+        pages[0].notes.append("The 16-bit samples were read as 8-bit.")
     total = sum(page.width * page.height for page in pages) * pages[0].dtype.itemsize * (3 if pages[0].is_colour else 1)
     check_memory(total, name)
     return pages

@@ -209,6 +209,20 @@ def test_a_ct_is_in_hu_only_when_it_says_so_or_says_nothing_else(tmp_path, overr
     assert any("not HU" in note for note in found.notes) == (unit == "arbitrary")
 
 
+def test_float_pixels_that_are_no_numbers_are_masked(tmp_path):
+    ds = make_dataset(make_scan(modality="MR"), 0, BitsStored=None, HighBit=None, PixelRepresentation=None)
+    values = np.linspace(-1, 1, 12 * 16, dtype=np.float32).reshape(12, 16)
+    values[0, 0] = np.nan
+    del ds.PixelData
+    ds.BitsAllocated, ds.FloatPixelData = 32, values.tobytes()
+    ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.30"  # Parametric Map
+    found = read_scan(save_dataset(tmp_path / "map.dcm", ds))
+
+    assert found.padding.sum() == 1
+    assert np.allclose(found.stored[0].ravel()[1:], values.ravel()[1:])
+    assert any("not a finite number" in note for note in found.notes)
+
+
 def test_padding_takes_no_part_but_keeps_its_value(tmp_path):
     scan = make_scan()
     scan.stored[:, 0] = -2000
@@ -445,3 +459,14 @@ def test_the_reader_agrees_with_pydicom(tmp_path):
         place = np.array(ds.ImagePositionPatient, dtype=float) * (-1, -1, 1)
         assert np.allclose(found.geometry.to_mm(np.array([z, 0, 0])), place)
         assert np.array_equal(found.stored[z], ds.pixel_array)
+
+
+def test_ultrasound_is_as_large_as_its_region_says(tmp_path):
+    region = Dataset()
+    region.PhysicalUnitsXDirection = region.PhysicalUnitsYDirection = 3  # cm
+    region.PhysicalDeltaX, region.PhysicalDeltaY, region.RegionSpatialFormat = 0.05, -0.04, 1
+    scan = Scan(make_scan().stored, None, "US")
+    path = one(tmp_path, scan, SequenceOfUltrasoundRegions=Sequence([region]))
+
+    assert read_scan(path).pixel_spacing_mm == pytest.approx((0.4, 0.5))
+    assert read_scan(one(tmp_path, scan)).pixel_spacing_mm is None

@@ -154,6 +154,23 @@ def test_the_unpacked_files_go_when_the_scans_go(tmp_path, monkeypatch):
     assert not list((tmp_path / "temporary").iterdir())
 
 
+def test_what_a_killed_reader_unpacked_is_removed_by_the_next(tmp_path, monkeypatch):
+    import subprocess
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    old = tmp_path / "temporary" / f"medapp-zip-{ended.pid}-abc"
+    mine = tmp_path / "temporary" / f"medapp-zip-{os.getpid()}-abc"
+    for folder in (old, mine):
+        folder.mkdir(parents=True)
+        (folder / "slice").write_bytes(b"x")
+    findings(zipped(tmp_path))
+
+    assert not old.exists()
+    assert mine.exists()
+
+
 def test_members_that_point_outside_are_refused_and_the_others_read(tmp_path):
     path = zipped(tmp_path)
     link = zipfile.ZipInfo("link.dcm")
