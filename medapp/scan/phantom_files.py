@@ -78,7 +78,7 @@ def _modality_elements(ds: Dataset, modality: str, slope: float, intercept: floa
         ds.RescaleType, ds.KVP, ds.AcquisitionNumber = "HU", 120, 1
         return
     ds.Units, ds.CountsSource, ds.SeriesType = "BQML", "EMISSION", ["STATIC", "IMAGE"]
-    ds.CorrectedImage, ds.DecayCorrection, ds.CollimatorType = ["ATTN", "DECAY"], "START", "NONE"
+    ds.CorrectedImage, ds.DecayCorrection, ds.CollimatorType = ["ATTN", "DECY"], "START", "NONE"
     ds.NumberOfSlices, ds.ImageIndex, ds.PatientWeight = 1, ds.InstanceNumber, 70.0
     ds.FrameReferenceTime, ds.ActualFrameDuration, ds.DecayFactor = 0.0, 180000, 1.0
     ds.PatientOrientationCodeSequence = [_code("102538003", "SCT", "recumbent")]
