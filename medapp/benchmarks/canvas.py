@@ -86,6 +86,7 @@ def _slice_rows(app: Any, volume: NDArray[np.int16]) -> list[dict[str, Any]]:
 
     rows.append(row("window drag, 1024 px, three mattes", _take_turns(drag, None)[0]))
     grid.set_layout("2x2")
+    grid.second.hide()
     app.processEvents()
 
     def three(n: int) -> None:

@@ -110,6 +110,7 @@ class MainWindow(QMainWindow):
         self._build_docks()
         self.toasts = ToastHost(self, messages)
         self._key_hold = KeyHold(document, self.grid.show_original, self)
+        self._key_hold.follow(self.actions_by_name)
         QApplication.instance().installEventFilter(self._key_hold)
         for view in self.grid.views:
             view.installEventFilter(self)
@@ -434,6 +435,7 @@ class MainWindow(QMainWindow):
 
     def _on_settings_changed(self) -> None:
         change_keys(self.actions_by_name, self.document.settings.shortcuts)
+        self._key_hold.follow(self.actions_by_name)
         self._apply_theme()
 
     def _say_crash(self, report: str) -> None:

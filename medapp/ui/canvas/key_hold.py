@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from PySide6.QtCore import QElapsedTimer, QEvent, QObject, Qt
-from PySide6.QtGui import QKeyEvent, QMouseEvent
+from PySide6.QtGui import QAction, QKeyEvent, QMouseEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
@@ -32,7 +32,7 @@ TOOL_KEYS: dict[int, str] = {
     Qt.Key.Key_L: "lasso",
     Qt.Key.Key_P: "prompt",
 }
-HOLD_ONLY = frozenset({Qt.Key.Key_Z, Qt.Key.Key_Space})  # the previous tool returns however short the press was
+HOLD_ONLY = frozenset({"zoom", "pan"})  # the previous tool returns however short the press was
 ORIGINAL_KEYS = frozenset({Qt.Key.Key_O, Qt.Key.Key_Backslash})
 
 
@@ -72,6 +72,20 @@ class KeyHold(QObject):
         self._was_used = False
         self._clock = QElapsedTimer()
         self._is_original = False
+
+    def follow(self, actions: Mapping[str, QAction]) -> None:
+        """Take the keys of the ``tool_…`` actions, after a person has changed them."""
+        keys: dict[int, str] = {}
+        for name, action in actions.items():
+            for sequence in action.shortcuts() if name.startswith("tool_") else ():
+                if sequence.count() != 1:
+                    continue
+                combination = sequence[0]  # type: ignore[index]  # PySide's stubs leave out __getitem__
+                if combination.keyboardModifiers() == Qt.KeyboardModifier.NoModifier:
+                    keys[combination.key()] = name.removeprefix("tool_")
+        if "tool_lasso" not in actions:  # known to the canvas alone
+            keys.setdefault(Qt.Key.Key_L, "lasso")
+        self.tool_keys = keys
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         kind = event.type()
@@ -128,7 +142,9 @@ class KeyHold(QObject):
             return True
         if event.key() != self._held_key:
             return False
-        self._finish(self._was_used or event.key() in HOLD_ONLY or self._clock.elapsed() >= HELD_AFTER_MS)
+        self._finish(
+            self._was_used or self.tool_keys.get(event.key()) in HOLD_ONLY or self._clock.elapsed() >= HELD_AFTER_MS
+        )
         return True
 
     def _finish(self, is_held: bool) -> None:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QLineEdit
 
+from medapp.ui.actions import build_actions
 from medapp.ui.canvas.key_hold import KeyHold
 from tests.ui.canvas.conftest import make_scan, open_scan, paint
 from tests.ui.canvas.test_slice_view import LEFT, NONE, SHIFT, drag, move, over, wheel
@@ -208,9 +210,24 @@ def test_a_held_letter_gives_the_tool_back_and_a_tapped_one_keeps_it(grid, view,
         qapp.removeEventFilter(hold)
 
 
-def test_letters_typed_into_a_field_are_text(grid, document, qapp, qtbot):
-    from PySide6.QtWidgets import QLineEdit
+def test_changed_tool_keys_are_held_and_the_old_ones_mean_nothing(grid, view, document, qapp):
+    actions = build_actions(grid, {"tool_brush": lambda: None, "tool_pan": lambda: None}, {"tool_brush": "N"})
+    hold = KeyHold(document, grid.show_original)
+    hold.follow(actions)
+    qapp.installEventFilter(hold)
+    view.setFocus()
+    try:
+        QTest.keyClick(view, Qt.Key.Key_B)
+        assert document.tool == "navigate"
+        QTest.keyClick(view, Qt.Key.Key_N)
+        assert document.tool == "brush"
+        QTest.keyClick(view, Qt.Key.Key_Space)
+        assert document.tool == "brush"
+    finally:
+        qapp.removeEventFilter(hold)
 
+
+def test_letters_typed_into_a_field_are_text(grid, document, qapp, qtbot):
     hold = KeyHold(document, grid.show_original)
     qapp.installEventFilter(hold)
     field = QLineEdit()
