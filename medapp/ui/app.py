@@ -46,7 +46,6 @@ def run_window(
     """
     app = QApplication.instance() or QApplication(sys.argv[:1])
     app.setApplicationName("medapp")
-    app.setApplicationVersion(app_version())
     app.setDesktopFileName("medapp")
     preferences = settings.load()
     theme.apply(app, preferences.theme)
@@ -55,6 +54,7 @@ def run_window(
     install_crash_dialog(window)
 
     def start() -> None:
+        app.setApplicationVersion(app_version())
         load_later()
         queue.warm_up("reader")
         _open_first(window, paths_to_open, project, sample, asks=grab is None)

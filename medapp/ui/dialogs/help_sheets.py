@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 
 from PySide6.QtWidgets import QApplication, QGridLayout, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
 
@@ -105,6 +104,8 @@ class CrashSheet(Sheet):
 
 def app_version() -> str:
     """As installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("medapp")
     except PackageNotFoundError:
