@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtGui import QColor, QPainter, QPen
+from PySide6.QtGui import QColor, QPainter, QPen, QTransform
 
 from medapp.ui import theme
 from medapp.ui.canvas.prompt_marks import GRAB_PX, CandidateOverlay, distance, draw_prompt, handles
@@ -147,7 +147,7 @@ class PromptTool(Tool):
                 for way in (QPointF(9, 0), QPointF(0, 9)):
                     painter.drawLine(self.keyboard_point - way, self.keyboard_point + way)
 
-    def draw_candidate(self, painter: QPainter, visible: QRectF) -> None:
+    def draw_candidate(self, painter: QPainter, visible: QRectF, to_widget: QTransform) -> None:
         """The region that may be accepted, if it lies on this slice."""
         at, candidate = self.view.annotation_at, self.document.candidate
         if at is None or candidate is None:
@@ -156,7 +156,7 @@ class PromptTool(Tool):
             return
         matte = self.document.active_matte
         self.candidates.show(candidate, at.plane, matte.colour if matte is not None else theme.LABEL_COLOURS[0])
-        self.candidates.draw(painter, self.view.annotation_transform, visible)
+        self.candidates.draw(painter, to_widget, visible)
 
     def _prompts(self) -> list[tuple[int, Prompt]]:
         at = self.view.annotation_at

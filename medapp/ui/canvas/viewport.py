@@ -276,10 +276,9 @@ class Viewport(QWidget):
                 if visible.adjusted(-20, -20, 20, 20).contains(at):
                     place = QPointF(at.x(), at.y() - 17)
                     self.texts.draw(painter, letter, place, Qt.AlignmentFlag.AlignHCenter, colour, is_bold=True)
-            if pane is self.panes[0]:
-                prompts = self.tools["prompt"]
-                assert isinstance(prompts, PromptTool)
-                prompts.draw_candidate(painter, visible)
+            prompts = self.tools["prompt"]
+            assert isinstance(prompts, PromptTool)
+            prompts.draw_candidate(painter, visible, to_widget)
 
     def _paint_over(self, painter: QPainter, exposed: QRect) -> None:
         visible = QRectF(exposed)
@@ -307,7 +306,7 @@ class Viewport(QWidget):
             area = self.image_area
             height = min(160, max(40, area.height() // 2 - 90))
             bar = QRect(area.right() - 20, area.top() + 44, 10, height)
-            draw_colour_bar(painter, self.texts, bar, self.content.limit, self.content.unit)
+            draw_colour_bar(painter, self.texts, bar, self.content.limit, self.content.unit or "a.u.")
         if self.rail.area.intersects(exposed):
             self.rail.marks = view_text.rail_marks(self)
             self.rail.ready = view_text.rail_ready(self)

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QLineEdit
 from medapp.ui.actions import build_actions
 from medapp.ui.canvas.key_hold import KeyHold
 from tests.ui.canvas.conftest import make_scan, open_scan, paint
+from tests.ui.canvas.test_compare import finer
 from tests.ui.canvas.test_slice_view import LEFT, NONE, SHIFT, drag, move, over, wheel
 
 DARK, BRIGHT = 100, 1100
@@ -184,6 +185,24 @@ def test_painting_on_either_side_paints_the_same_place(grid, view, document, pai
     QTest.mouseClick(view, LEFT, NONE, right)
     assert first.any()
     assert np.array_equal(document.active_matte.volume() > 0, first > 0)
+
+
+def test_mattes_lie_over_finer_pixels_too(grid, view, document):
+    before = make_scan(stored=np.full((12, 60, 80), DARK, np.int16))
+    fine = finer(before)
+    open_scan(document, before, processed=fine)
+    document.new_matte()
+    document.set_compare("swipe")
+    clean = paint(grid)
+    document.set_brush(radius_px=4.0, hardness=1.0)
+    document.set_tool("brush")
+    right = over(view, 60, 20)
+    QTest.mouseClick(view, LEFT, NONE, right)
+    document.set_tool("navigate")
+    painted = paint(grid)
+    assert document.active_matte.slice_alpha(6)[20, 60] == 1.0
+    assert (painted[right.y(), right.x()].astype(int) - clean[right.y(), right.x()])[0] > 60  # orange over dark
+    assert (painted[20:-20, 60 : view.divider_x - 4] == clean[20:-20, 60 : view.divider_x - 4]).all()
 
 
 def test_a_held_letter_gives_the_tool_back_and_a_tapped_one_keeps_it(grid, view, document, qapp, qtbot):
