@@ -70,6 +70,7 @@ def restore(request: RestoreRequest, workspace: Workspace, progress: Progress) -
             unit=scan.unit,
             kind=scan.kind,
             pixel_spacing_mm=scan.pixel_spacing_mm,
+            index_spacing_mm=scan.index_spacing_mm,
             windows=scan.windows,
             is_inverted=scan.is_inverted,
         )

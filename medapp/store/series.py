@@ -29,7 +29,7 @@ class SeriesInfo:
         title: Shown in the tree; may hold what the file's description says.
         shape: ``(Z, Y, X)`` or ``(Z, Y, X, 3)``.
         dtype: Of the stored voxels; ``value = stored * slope + intercept`` in ``unit``.
-        spacing_mm: ``(z, y, x)``, or None where lengths are unknown.
+        spacing_mm: ``(z, y, x)``, or None where lengths are unknown; may be known without ``geometry``.
         in_plane_spacing_mm: ``(y, x)``, or None.
         scan_kind: ``scan``, ``stack`` or ``image``.
         notes: What was repaired, split, dropped or assumed on import.
@@ -91,7 +91,9 @@ def info_from(row: RowMapping) -> SeriesInfo:
     affine = json.loads(row["affine_zyx"]) if row["affine_zyx"] else None
     geometry = Geometry(np.array(affine, dtype=np.float64)) if affine else None
     pixel = json.loads(row["pixel_spacing_mm"]) if row["pixel_spacing_mm"] else None
-    in_plane = geometry.spacing_mm[1:] if geometry else (pixel[0], pixel[1]) if pixel else None
+    index: list[float] | None = json.loads(row["index_spacing_mm"]) if row["index_spacing_mm"] else None
+    spacing = geometry.spacing_mm if geometry else (index[0], index[1], index[2]) if index else None
+    in_plane = spacing[1:] if spacing else (pixel[0], pixel[1]) if pixel else None
     return SeriesInfo(
         series_id=row["series_id"],
         source_id=row["source_id"],
@@ -103,7 +105,7 @@ def info_from(row: RowMapping) -> SeriesInfo:
         dtype=row["dtype"],
         slope=row["slope"],
         intercept=row["intercept"],
-        spacing_mm=geometry.spacing_mm if geometry else None,
+        spacing_mm=spacing,
         in_plane_spacing_mm=in_plane,
         geometry=geometry,
         scan_kind=row["scan_kind"],
@@ -127,7 +129,7 @@ def info_from(row: RowMapping) -> SeriesInfo:
 
 def scan_columns(scan: Scan) -> dict[str, Any]:
     """The columns of ``series`` that say how stored voxels are to be read."""
-    geometry, pixel = scan.geometry, scan.pixel_spacing_mm
+    geometry, pixel, index = scan.geometry, scan.pixel_spacing_mm, scan.index_spacing_mm
     return {
         "modality": scan.modality,
         "unit": scan.unit,
@@ -136,6 +138,7 @@ def scan_columns(scan: Scan) -> dict[str, Any]:
         "intercept": float(scan.intercept),
         "affine_zyx": json.dumps(geometry.affine_zyx.tolist()) if geometry is not None else None,
         "pixel_spacing_mm": json.dumps([float(v) for v in pixel]) if pixel is not None else None,
+        "index_spacing_mm": json.dumps([float(v) for v in index]) if index is not None else None,
         "windows": json.dumps([[float(w.center), float(w.width), w.name] for w in scan.windows]),
         "notes": json.dumps(list(scan.notes), ensure_ascii=False),
         "is_inverted": bool(scan.is_inverted),

@@ -88,7 +88,8 @@ class SeriesShelf:
             kind=info.scan_kind,
             slope=info.slope,
             intercept=info.intercept,
-            pixel_spacing_mm=info.in_plane_spacing_mm if info.geometry is None else None,
+            pixel_spacing_mm=info.in_plane_spacing_mm if info.spacing_mm is None else None,
+            index_spacing_mm=info.spacing_mm if info.geometry is None else None,
             notes=info.notes,
             windows=info.windows,
             is_inverted=info.is_inverted,
@@ -194,7 +195,16 @@ class SeriesShelf:
             row = (
                 connection.execute(select(tables.series).where(tables.series.c.series_id == source_id)).mappings().one()
             )
-        kept = ("scan_kind", "affine_zyx", "pixel_spacing_mm", "windows", "is_inverted", "group_name", "padding_sha256")
+        kept = (
+            "scan_kind",
+            "affine_zyx",
+            "pixel_spacing_mm",
+            "index_spacing_mm",
+            "windows",
+            "is_inverted",
+            "group_name",
+            "padding_sha256",
+        )
         columns = {
             **{name: row[name] for name in kept},
             "source_id": source_id,

@@ -17,9 +17,9 @@ from sqlalchemy import (
 )
 
 APPLICATION_ID = 0x6D656461  # "meda"
-SCHEMA_VERSION = 2
-HEAD_REVISION = "0002"
-REVISIONS = ("0001", "0002")  # every alembic revision that this medapp knows, oldest first
+SCHEMA_VERSION = 3
+HEAD_REVISION = "0003"
+REVISIONS = ("0001", "0002", "0003")  # every alembic revision that this medapp knows, oldest first
 
 metadata = MetaData(
     naming_convention={
@@ -56,6 +56,7 @@ series = Table(
     Column("intercept", Float, nullable=False),
     Column("affine_zyx", Text),
     Column("pixel_spacing_mm", Text),
+    Column("index_spacing_mm", Text),
     Column("windows", Text, nullable=False),
     Column("notes", Text, nullable=False),
     Column("problems", Text, nullable=False),

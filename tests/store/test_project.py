@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from medapp.errors import ProjectError, SaveFailedError
+from medapp.scan.scan import Scan
 from medapp.store.project import Project
 from tests.store.painting import SHAPE, make_project, make_scan
 
@@ -217,7 +218,7 @@ def test_the_database_is_set_as_the_format_says(tmp_path):
         "busy_timeout": 5000,
         "mmap_size": found["mmap_size"],
         "application_id": 0x6D656461,
-        "user_version": 2,
+        "user_version": 3,
     }
     assert not found["mmap_size"]
 
@@ -232,3 +233,15 @@ def test_the_store_stays_light(tmp_path):
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
+
+
+def test_a_voxel_size_without_a_place_in_the_patient_survives(tmp_path):
+    scan = Scan(np.zeros((2, 4, 5), np.int16), index_spacing_mm=(3.0, 2.0, 1.0))
+    with Project.create(tmp_path / "p.medapp") as project:
+        series_id = project.add_series(scan)
+    with Project.open(tmp_path / "p.medapp") as project:
+        again = project.scan(series_id)
+
+    assert again.geometry is None
+    assert again.spacing_mm == (3.0, 2.0, 1.0)
+    assert again.pixel_spacing_mm is None
