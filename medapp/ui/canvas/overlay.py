@@ -325,7 +325,7 @@ class MatteOverlay:
                 stored = self._stored(matte, box)
             else:
                 part = known  # while the whole is built: only where the layer is
-            pixels = tint_table(matte.colour, TINT).take(stored, mode="clip")
+            pixels = tint_table(matte.colour, TINT).take(stored, mode="wrap")
             if is_first:
                 self._pixels[part[1] : part[3], part[0] : part[2]] = pixels
                 is_first = False
@@ -340,12 +340,12 @@ class MatteOverlay:
     def _alone(self, stored: NDArray, box: Box) -> NDArray[np.uint32]:
         """Only the active layer, before a plain background."""
         if self._view == "grey":
-            return grey_table().take(stored, mode="clip")
+            return grey_table().take(stored, mode="wrap")
         if self._view in ("on black", "on white"):
-            return backdrop_table(0 if self._view == "on black" else 255).take(stored, mode="clip")
+            return backdrop_table(0 if self._view == "on black" else 255).take(stored, mode="wrap")
         rows = np.arange(box[1], box[3])[:, None] // _CHECKER_PX
         columns = np.arange(box[0], box[2])[None, :] // _CHECKER_PX
-        dark, light = (backdrop_table(grey).take(stored, mode="clip") for grey in _CHECKER_GREYS)
+        dark, light = (backdrop_table(grey).take(stored, mode="wrap") for grey in _CHECKER_GREYS)
         return np.where((rows + columns) % 2 == 0, dark, light)
 
     def _trace(self, matte: Matte, box: Box) -> None:

@@ -98,17 +98,17 @@ class SliceRaster:
             stored = raw.view(np.uint8) if raw.dtype.kind == "b" else raw
             table = lookup_table(stored.dtype.str, scan.slope, scan.intercept, window.center, window.width, is_inverted)
             bits = plane.shown(self._gathered(stored.view(f"u{stored.dtype.itemsize}")))
-            np.take(table, bits, out=pixels, mode="clip")
+            np.take(table, bits, out=pixels, mode="wrap")
         else:
             levels = _grey_levels(plane.shown(raw), scan.slope, scan.intercept, window.center, window.width)
-            np.take(grey_ramp(is_inverted), levels, out=pixels, mode="clip")
+            np.take(grey_ramp(is_inverted), levels, out=pixels, mode="wrap")
         self.key = key
         return self.image
 
     def render_difference(self, difference: NDArray[np.float32], limit: float) -> QImage:
         """A difference image ``(H, W)`` in display orientation: zero is mid grey, ``±limit`` the ends."""
         pixels = self._pixels_for(*difference.shape)
-        np.take(diverging_ramp(), _grey_levels(difference, 1.0, 0.0, 0.0, 2.0 * limit), out=pixels, mode="clip")
+        np.take(diverging_ramp(), _grey_levels(difference, 1.0, 0.0, 0.0, 2.0 * limit), out=pixels, mode="wrap")
         self.key = None
         return self.image
 
