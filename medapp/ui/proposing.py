@@ -446,7 +446,7 @@ def candidates_of(tree: RegionTree, prompts: list[Prompt]) -> tuple[list[Candida
         point = first.points_xy[0]
         nodes = tree.path(point)
         found = [
-            Candidate(tree.mask_of([int(node)]), float(tree.score[node]), TREE_ORIGIN, axis, index, level)
+            Candidate(tree.mask_of([int(node)]), _share(tree.score[node]), TREE_ORIGIN, axis, index, level)
             for level, node in enumerate(nodes[:-1] if len(nodes) > 1 else nodes)
         ]
         return found, tree.best_level(point)
@@ -477,10 +477,15 @@ def salient(tree: RegionTree, axis: int, index: int) -> list[Candidate]:
         if taken[run].any():
             continue
         taken[run] = True
-        found.append(Candidate(tree.mask_of([int(node)]), float(tree.score[node]), TREE_ORIGIN, axis, index))
+        found.append(Candidate(tree.mask_of([int(node)]), _share(tree.score[node]), TREE_ORIGIN, axis, index))
         if len(found) == _PROPOSALS:
             break
     return found
+
+
+def _share(score: float) -> float:
+    """A tree's score, which has no upper end, as 0..1."""
+    return float(score) / (1.0 + float(score)) if score > 0 else 0.0
 
 
 def _thinned(prompt: Prompt, most: int = 8) -> tuple[tuple[float, float], ...]:
