@@ -152,6 +152,8 @@ class MatteOverlay:
         if self._shows_band and (self.stroke is None or self.stroke.settings.mode == "unknown"):
             self._patch_band(box)
         self.revision += 1
+        if self.stroke is None:
+            self._place_letters()
         return box
 
     # ------------------------------------------------------------------------------------------------------- painting
@@ -262,6 +264,15 @@ class MatteOverlay:
         self._anchors[matte.matte_id] = (box[0] + int(np.argmax(stored[top])), box[1] + top)
         self._boxes[matte.matte_id] = (box[0] + left, box[1] + top, box[0] + right, box[1] + bottom)
         self._fresh[matte.matte_id] = stored[top:bottom, left:right]
+
+    def _place_letters(self) -> None:
+        """Find the topmost pixel of every layer again, after voxels have changed for good."""
+        self._anchors = {}
+        for matte in self._mattes():
+            occupied = self._occupied(matte)
+            if occupied is not None:
+                self._crop(matte, occupied)
+        self._fresh = {}
 
     def _tile_keys(self, matte: Matte, layer: str) -> NDArray[np.int64]:
         """``(N, 3)`` keys of the tiles of a layer, looked up once per version."""

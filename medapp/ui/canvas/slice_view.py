@@ -119,6 +119,7 @@ class SliceView(Viewport):
         low, high = (a for a in range(3) if a != self.axis)
         if start[self.axis] <= self.overlay.index < start[self.axis] + shape[self.axis]:
             self.patch_overlay(PlaneBox(start[low], start[high], start[low] + shape[low], start[high] + shape[high]))
+            self.update()  # letters may have moved
         if self.rail.is_shown:
             self.update(self.rail.area)
         at = self.annotation_at

@@ -84,6 +84,25 @@ def test_preview_is_what_is_there_after_the_stroke():
     assert (previewed & 255)[50, 40:80].min() > 150
 
 
+def test_the_letter_follows_the_matte_and_goes_with_it():
+    annotation = Annotation("s1", SHAPE)
+    matte = annotation.new_matte()
+    annotation.add(matte)
+    overlay = MatteOverlay()
+    overlay.show(annotation, Plane.of(make_scan(SHAPE), 0), 2, "tint", matte.matte_id)
+    assert overlay.letters() == []
+    places = []
+    for row in (70, 30):
+        patch = matte.make_patch("alpha", (2, row, 40), np.ones((1, 5, 5), np.float32))
+        matte.paste(patch)
+        overlay.patch(PlaneBox(row, 40, row + 5, 45))
+        places.append(overlay.letters()[0][2])
+    assert places == [(40, 70), (40, 30)]
+    matte.paste(patch.reversed())
+    overlay.patch(PlaneBox(30, 40, 35, 45))
+    assert overlay.letters()[0][2] == (40, 70)
+
+
 def test_hidden_mattes_are_not_drawn_and_others_still_are():
     annotation = annotation_with_mattes(2)
     first, second = annotation.mattes
