@@ -193,6 +193,7 @@ _SPECS: tuple[ActionSpec, ...] = (
     _tool("eraser", "Eraser", "E", "Take the active matte away", "eraser"),
     _tool("unknown", "Unknown-band brush", "U", "Mark what is still to be resolved", "circle-dashed"),
     _tool("fill", "Fill", "F", "Fill a closed area of this slice", "paint-bucket"),
+    _tool("lasso", "Lasso", "L", "Draw around an area; Shift adds, Alt subtracts", "scribble-loop"),
     _tool("prompt", "Prompt", "P", "Click a structure, get its region", "magic-wand"),
     # Brush keys
     ActionSpec("brush_smaller", "Smaller brush", ("[", "-"), "10 % smaller", repeats=True),

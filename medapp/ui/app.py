@@ -44,7 +44,8 @@ def run_window(
     Returns:
         The exit status.
     """
-    app = QApplication.instance() or QApplication(sys.argv[:1])
+    running = QApplication.instance()
+    app = running if isinstance(running, QApplication) else QApplication(sys.argv[:1])
     app.setApplicationName("medapp")
     app.setDesktopFileName("medapp")
     preferences = settings.load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 _BRUSH_STEP = 1.1
 _ZOOM_STEP = 1.25
-_TOOLS = ("navigate", "window", "zoom", "pan", "brush", "eraser", "unknown", "fill", "prompt")
+_TOOLS = ("navigate", "window", "zoom", "pan", "brush", "eraser", "unknown", "fill", "lasso", "prompt")
 
 
 class Commands:
@@ -115,14 +116,14 @@ class Commands:
             "brush_edges": lambda: document.set_brush(edge_aware=not document.brush.edge_aware),
         }
         for name in ("review", "restore", "annotate", "curate"):
-            found[f"workspace_{name}"] = lambda n=name: window.set_workspace(n)
+            found[f"workspace_{name}"] = partial(window.set_workspace, name)
         for name in _TOOLS:
-            found[f"tool_{name}"] = lambda n=name: document.set_tool(n)
+            found[f"tool_{name}"] = partial(document.set_tool, name)
         for n in range(10):
-            found[f"digit_{n}"] = lambda n=n: self.digit(n)
-            found[f"flow_{n}"] = lambda n=n: self.flow(n)
+            found[f"digit_{n}"] = partial(self.digit, n)
+            found[f"flow_{n}"] = partial(self.flow, n)
             if n:
-                found[f"preset_{n}"] = lambda n=n: self.preset(n)
+                found[f"preset_{n}"] = partial(self.preset, n)
         return found
 
     # --------------------------------------------------------------------------------------------------------- files

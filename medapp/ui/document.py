@@ -235,7 +235,8 @@ class Document(QObject):
             if "position_zyx" in view:
                 self.position_zyx = self._clamped(view["position_zyx"])
             if "window" in view:
-                self.window = Window(*(float(v) for v in view["window"]))
+                center, width = view["window"]
+                self.window = Window(float(center), float(width))
             self.is_inverted = bool(view.get("is_inverted", self.is_inverted))
         self.active_matte = annotation.matte(active_id) if active_id in annotation else next(iter(annotation), None)
         if self.compare_mode != "single" and self.processed is None:

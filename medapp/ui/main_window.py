@@ -444,6 +444,8 @@ class MainWindow(QMainWindow):
 
     def _apply_theme(self) -> None:
         app = QApplication.instance()
+        if not isinstance(app, QApplication):
+            return
         if theme.resolve(app, self.document.settings.theme) != app.property("medappTheme"):
             theme.apply(app, self.document.settings.theme)
             self.document.series_list_changed.emit()  # lists hold colours

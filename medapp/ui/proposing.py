@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PySide6.QtCore import QObject, QTimer
 
 from medapp.annotation.edits import Stroke, one_edit
-from medapp.annotation.matte import FULL, Matte, Patch, plane_box, to_stored
+from medapp.annotation.matte import FULL, Matte, Patch, plane_box, to_alpha, to_stored
 from medapp.errors import MedappError
 from medapp.requests import AlphaResult, Outcome, PromptRequest, PromptResult, RefineRequest, RegionTreeRequest
 from medapp.ui.background import Background
@@ -315,10 +315,10 @@ class Proposing(QObject):
 
         def write() -> str:
             path = project.cache_dir / f"trimap-{uuid.uuid4().hex}.npz"
-            arrays = {"trimap": made[0], "keep": made[1]}
             if current is not None:
-                arrays["current"] = current
-            np.savez(path, **arrays)
+                np.savez(path, trimap=made[0], keep=made[1], current=current)
+            else:
+                np.savez(path, trimap=made[0], keep=made[1])
             return str(path)
 
         def ask(path: str) -> None:
@@ -422,7 +422,7 @@ def refine_trimap(
     """The painted unknown band; without one the soft pixels, and for a hard mask a band around its border."""
     from medapp.annotation.trimap import trimap_from_alpha, trimap_from_mask, widened
 
-    alpha = stored.astype(np.float32) / FULL
+    alpha = to_alpha(stored)
     if unknown.any():
         return widened((alpha >= 0.5).astype(np.float32), unknown)
     trimap = trimap_from_alpha(alpha)

@@ -108,8 +108,8 @@ def label_colour(index: int) -> str:
     if (index // len(LABEL_COLOURS)) % 2 == 0:
         return hue
     colour = QColor(hue)
-    h, s, lightness, _ = colour.getHslF()
-    return QColor.fromHslF(max(h, 0.0), s, lightness * 0.6).name()
+    darker = QColor.fromHslF(max(colour.hslHueF(), 0.0), colour.hslSaturationF(), colour.lightnessF() * 0.6)
+    return darker.name()
 
 
 def resolve(app: QApplication, mode: Mode) -> Literal["dark", "light"]:

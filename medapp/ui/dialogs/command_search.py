@@ -47,7 +47,7 @@ class CommandSearch(QFrame):
     def _search(self, text: str) -> None:
         words = text.lower().split()
         self.list.clear()
-        found = []
+        found: list[tuple[bool, int, str, QAction]] = []
         for name, action in self._actions.items():
             spec = SPECS[name]
             if name.startswith(("digit_", "flow_")) or not action.isEnabled():
@@ -73,9 +73,13 @@ class CommandSearch(QFrame):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
-            step = {Qt.Key.Key_Down: 1, Qt.Key.Key_Up: -1, Qt.Key.Key_PageDown: 8, Qt.Key.Key_PageUp: -8}.get(
-                event.key()
-            )
+            steps: dict[int, int] = {
+                Qt.Key.Key_Down: 1,
+                Qt.Key.Key_Up: -1,
+                Qt.Key.Key_PageDown: 8,
+                Qt.Key.Key_PageUp: -8,
+            }
+            step = steps.get(event.key())
             if step is not None:
                 self.list.setCurrentRow(min(max(self.list.currentRow() + step, 0), self.list.count() - 1))
                 return True

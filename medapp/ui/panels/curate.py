@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QSize, QSortFilterProxyModel, Qt, Signal
+from PySide6.QtCore import (
+    QAbstractTableModel,
+    QModelIndex,
+    QPersistentModelIndex,
+    QSize,
+    QSortFilterProxyModel,
+    Qt,
+    Signal,
+)
 from PySide6.QtGui import QColor, QPixmap
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -26,6 +34,7 @@ from medapp.ui.widgets import EmptyState, button, column, label, row
 if TYPE_CHECKING:
     from medapp.store.project import SeriesInfo
 
+Index = QModelIndex | QPersistentModelIndex
 COLUMNS = ("Include", "Series", "Patient group", "Modality", "Labels", "State", "Reader", "Problems")
 _INCLUDE, _SERIES, _GROUP, _MODALITY, _LABELS, _STATE, _READER, _PROBLEMS = range(len(COLUMNS))
 SERIES_ID = Qt.ItemDataRole.UserRole
@@ -67,10 +76,10 @@ class SeriesModel(QAbstractTableModel):
         """The series of a row."""
         return self._rows[place]
 
-    def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008 - Qt's own default
+    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008 - Qt's own default
         return 0 if parent.isValid() else len(self._rows)
 
-    def columnCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008 - Qt's own default
+    def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008 - Qt's own default
         return len(COLUMNS)
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
@@ -78,7 +87,7 @@ class SeriesModel(QAbstractTableModel):
             return COLUMNS[section]
         return None
 
-    def flags(self, index: QModelIndex) -> Qt.ItemFlag:
+    def flags(self, index: Index) -> Qt.ItemFlag:
         flags = super().flags(index)
         if index.column() == _INCLUDE:
             flags |= Qt.ItemFlag.ItemIsUserCheckable
@@ -86,7 +95,7 @@ class SeriesModel(QAbstractTableModel):
             flags |= Qt.ItemFlag.ItemIsEditable
         return flags
 
-    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         info, place = self._rows[index.row()], index.column()
         if role == SERIES_ID:
             return info.series_id
@@ -131,7 +140,7 @@ class SeriesModel(QAbstractTableModel):
             return ""
         return (info.problems or info.notes)[0] + (f" (+{count - 1})" if count > 1 else "")
 
-    def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
+    def setData(self, index: Index, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
         info = self._rows[index.row()]
         if index.column() == _INCLUDE and role == Qt.ItemDataRole.CheckStateRole:
             included = Qt.CheckState(value) == Qt.CheckState.Checked
@@ -160,7 +169,7 @@ class _Filter(QSortFilterProxyModel):
         self.setSortRole(SORT)
         self.setSortCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
 
-    def filterAcceptsRow(self, source_row: int, source_parent: QModelIndex) -> bool:
+    def filterAcceptsRow(self, source_row: int, source_parent: Index) -> bool:
         model = self.sourceModel()
         if self.state and model.index(source_row, _STATE).data() != self.state:
             return False

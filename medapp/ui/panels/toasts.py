@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer
 from PySide6.QtWidgets import QApplication, QFrame, QVBoxLayout, QWidget
@@ -34,10 +35,11 @@ class Toast(QFrame):
         text = wrapped(message.text + count, "")
         away = icon_button("x", "Close message")
         away.clicked.connect(lambda _c=False: close(self))
-        layout = column(row(sign, text, away, spacing=theme.MARGIN), spacing=2)
-        layout.itemAt(0).layout().setStretch(1, 1)
-        layout.itemAt(0).layout().setAlignment(sign, Qt.AlignmentFlag.AlignTop)
-        layout.itemAt(0).layout().setAlignment(away, Qt.AlignmentFlag.AlignTop)
+        head = row(sign, text, away, spacing=theme.MARGIN)
+        head.setStretch(1, 1)
+        head.setAlignment(sign, Qt.AlignmentFlag.AlignTop)
+        head.setAlignment(away, Qt.AlignmentFlag.AlignTop)
+        layout = column(head, spacing=2)
         if message.hint:
             layout.addWidget(wrapped(message.hint))
         buttons = list(message.actions)
@@ -48,13 +50,17 @@ class Toast(QFrame):
             made = []
             for text_, act in buttons:
                 push = button(text_, "quiet")
-                push.clicked.connect(lambda _c=False, act=act: (act(), close(self)))
+                push.clicked.connect(partial(self._on_action, act))
                 made.append(push)
             layout.addLayout(row(-1, *made))
         self.setLayout(layout)
         self._timer = QTimer(self, singleShot=True, interval=_SHOWN_MS)
         self._timer.timeout.connect(lambda: close(self))
         self._timer.start()
+
+    def _on_action(self, act: Callable[[], object], _checked: bool = False) -> None:
+        act()
+        self._close(self)
 
     def enterEvent(self, event) -> None:  # type: ignore[no-untyped-def]
         self._timer.stop()

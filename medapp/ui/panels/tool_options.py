@@ -51,7 +51,8 @@ class ToolOptions(QToolBar):
         document.tool_changed.connect(self._show)
         document.brush_changed.connect(self._show_brush)
         document.window_changed.connect(self._show_window)
-        document.series_opened.connect(lambda _id: (self._show(), self._show_brush()))
+        document.series_opened.connect(lambda _id: self._show())
+        document.series_opened.connect(lambda _id: self._show_brush())
         document.compare_changed.connect(self._show_compare)
         self._show()
         self._show_brush()
@@ -90,10 +91,10 @@ class ToolOptions(QToolBar):
 
     def _brush_page(self, actions: Mapping[str, QAction]) -> QWidget:
         document = self._document
-        self.size = NumberSlider(
+        self.diameter = NumberSlider(
             "Size", 0.2, 400, "px", decimals=1, is_logarithmic=True, tooltip="Diameter ([ ]) — of the whole brush"
         )
-        self.size.value_changed.connect(self._on_size)
+        self.diameter.value_changed.connect(self._on_size)
         self.in_mm = QCheckBox("mm")
         self.in_mm.setToolTip("Size in millimetres, so that it stays the same in the patient")
         self.in_mm.toggled.connect(self._on_in_mm)
@@ -103,14 +104,14 @@ class ToolOptions(QToolBar):
         self.opacity.value_changed.connect(lambda v: document.set_brush(opacity=v / 100))
         self.flow = NumberSlider("Flow", 1, 100, "%", tooltip="Flow (Shift+1–9, 0) — what one dab adds")
         self.flow.value_changed.connect(lambda v: document.set_brush(flow=v / 100))
-        self.depth = QDoubleSpinBox()
-        self.depth.setRange(0, 200)
-        self.depth.setSuffix(" mm")
-        self.depth.setDecimals(1)
-        self.depth.setFixedWidth(84)
-        self.depth.setAccessibleName("Depth")
-        self.depth.setToolTip("Depth — how far across slices the brush reaches; 0 = this slice")
-        self.depth.valueChanged.connect(lambda v: document.set_brush(depth_mm=v))
+        self.depth_box = QDoubleSpinBox()
+        self.depth_box.setRange(0, 200)
+        self.depth_box.setSuffix(" mm")
+        self.depth_box.setDecimals(1)
+        self.depth_box.setFixedWidth(84)
+        self.depth_box.setAccessibleName("Depth")
+        self.depth_box.setToolTip("Depth — how far across slices the brush reaches; 0 = this slice")
+        self.depth_box.valueChanged.connect(lambda v: document.set_brush(depth_mm=v))
         self.edges = QCheckBox("Edges")
         self.edges.setToolTip("Edge-aware brush (Shift+B) — the falloff stops at image edges")
         self.edges.toggled.connect(lambda on: document.set_brush(edge_aware=on))
@@ -118,13 +119,13 @@ class ToolOptions(QToolBar):
         page = QWidget()
         page.setLayout(
             row(
-                self.size,
+                self.diameter,
                 self.in_mm,
                 self.hardness,
                 self.opacity,
                 self.flow,
                 self.depth_name,
-                self.depth,
+                self.depth_box,
                 self.edges,
                 -1,
                 spacing=6,
@@ -159,10 +160,10 @@ class ToolOptions(QToolBar):
         super().resizeEvent(event)
         wide = event.size().width() >= 1360
         medium = event.size().width() >= 1180
-        for control in (self.size, self.hardness, self.opacity, self.flow):
+        for control in (self.diameter, self.hardness, self.opacity, self.flow):
             control.slider.setVisible(wide)
-        for control in (self.depth_name, self.depth):
-            control.setVisible(medium)
+        self.depth_name.setVisible(medium)
+        self.depth_box.setVisible(medium)
 
     def _show(self) -> None:
         document = self._document
@@ -179,17 +180,17 @@ class ToolOptions(QToolBar):
         brush, scan = self._document.brush, self._document.scan
         can_mm = scan is None or scan.in_plane_spacing_mm is not None
         in_mm = brush.radius_mm is not None and can_mm
-        for box in (self.in_mm, self.depth, self.edges):
+        for box in (self.in_mm, self.depth_box, self.edges):
             box.blockSignals(True)
         self.in_mm.setChecked(in_mm)
         self.in_mm.setEnabled(can_mm)
-        self.depth.setValue(brush.depth_mm)
-        self.depth.setEnabled(scan is not None and scan.spacing_mm is not None)
+        self.depth_box.setValue(brush.depth_mm)
+        self.depth_box.setEnabled(scan is not None and scan.spacing_mm is not None)
         self.edges.setChecked(brush.edge_aware)
-        for box in (self.in_mm, self.depth, self.edges):
+        for box in (self.in_mm, self.depth_box, self.edges):
             box.blockSignals(False)
-        self.size.box.setSuffix(" mm" if in_mm else " px")
-        self.size.set_value(2 * (brush.radius_mm if in_mm and brush.radius_mm is not None else brush.radius_px))
+        self.diameter.box.setSuffix(" mm" if in_mm else " px")
+        self.diameter.set_value(2 * (brush.radius_mm if in_mm and brush.radius_mm is not None else brush.radius_px))
         self.hardness.set_value(brush.hardness * 100)
         self.opacity.set_value(brush.opacity * 100)
         self.flow.set_value(brush.flow * 100)
