@@ -16,6 +16,7 @@ from PySide6.QtWidgets import QApplication
 
 from medapp import paths, settings
 from medapp.jobs.queue import JobQueue
+from medapp.requests import InspectRequest
 from medapp.ui import theme
 from medapp.ui.dialogs.help_sheets import CrashSheet, app_version, report_head
 from medapp.ui.main_window import START_SIZE, MainWindow
@@ -57,7 +58,7 @@ def run_window(
     def start() -> None:
         app.setApplicationVersion(app_version())
         load_later()
-        queue.warm_up("reader")
+        window.bridge.submit(InspectRequest(()), is_quiet=True)  # the reader loads its libraries before they are needed
         _open_first(window, paths_to_open, project, sample, asks=grab is None)
         if grab is not None:
             _Grabber(window, grab, waits=bool(paths_to_open or project or sample))

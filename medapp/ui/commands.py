@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QApplication, QFileDialog
+from PySide6.QtWidgets import QFileDialog
 
 from medapp.annotation.edits import Stroke
 from medapp.annotation.matte import FULL
@@ -300,7 +300,3 @@ class Commands:
             document.change_settings(hints_seen=tuple(name for name, _ in HINTS))
 
         messages.show_banner("hints", Message(" ".join(text for _, text in HINTS), actions=(("Got it", dismiss),)))
-
-    def copy_text(self, text: str) -> None:
-        """To the clipboard."""
-        QApplication.clipboard().setText(text)

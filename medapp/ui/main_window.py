@@ -79,6 +79,7 @@ class MainWindow(QMainWindow):
         super().__init__()
         self.setWindowTitle("medapp")
         self.setMinimumSize(MIN_SIZE)
+        self.setAcceptDrops(True)
         self.setDockNestingEnabled(True)
         self.setAnimated(False)  # an animated dock leaves its tab bar behind when another workspace comes
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.PreventContextMenu)
@@ -465,6 +466,16 @@ class MainWindow(QMainWindow):
                 self.document.end_preview(accept=False)
                 return True
         return False
+
+    def dragEnterEvent(self, event) -> None:  # type: ignore[no-untyped-def]
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event) -> None:  # type: ignore[no-untyped-def]
+        paths = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
+        if paths:
+            event.acceptProposedAction()
+            self.opening.open_paths(paths)
 
     def paintEvent(self, event) -> None:  # type: ignore[no-untyped-def]
         super().paintEvent(event)

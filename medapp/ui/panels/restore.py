@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Signal
@@ -158,8 +157,3 @@ def report_text(report: dict[str, Any]) -> str:
 def model_paths_filter() -> str:
     """What a file dialog offers for models."""
     return "Models (*.pth *.pt *.safetensors *.bin);;All files (*)"
-
-
-def is_model_file(path: Path) -> bool:
-    """True for weights, which are no images."""
-    return path.suffix.lower() in (".pth", ".pt", ".safetensors")
