@@ -172,6 +172,10 @@ _SPECS: tuple[ActionSpec, ...] = (
         "region_larger", "Larger region", (".",), "One level up the region tree", "Matte", 1, "plus", repeats=True
     ),
     ActionSpec(
+        "proposal_next", "Next proposal", ("N",), "The first follows the last", "Matte", 1, "arrow-right", repeats=True
+    ),
+    ActionSpec("proposal_previous", "Previous proposal", ("Shift+N",), "Back", "Matte", 1, "arrow-left", repeats=True),
+    ActionSpec(
         "prompt_kind", "Point, box or scribble", ("Shift+P",), "What the prompt tool draws", "Matte", 1, "selection"
     ),
     ActionSpec("refine", "Refine unknown band", ("Shift+A",), "Solve α inside the band", "Matte", 2, "intersect"),

@@ -99,6 +99,8 @@ class Commands:
             "reject": self.reject,
             "region_smaller": lambda: document.step_candidate(-1),
             "region_larger": lambda: document.step_candidate(1),
+            "proposal_next": lambda: document.turn_candidate(1),
+            "proposal_previous": lambda: document.turn_candidate(-1),
             "prompt_kind": document.cycle_prompt_kind,
             "refine": window.proposing.refine,
             "copy_next": window.propagating.copy_to_next,

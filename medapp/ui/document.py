@@ -87,7 +87,6 @@ class Document(QObject):
     open_requested = Signal(str)  # a series id
     prompt_added = Signal()
     accept_requested = Signal(str)
-    refine_requested = Signal()
     preview_changed = Signal()
 
     def __init__(self, settings: Settings | None = None, parent: QObject | None = None) -> None:
@@ -657,6 +656,21 @@ class Document(QObject):
         """Reject: drop prompts and candidates; accepted work stays."""
         self.prompts, self.candidates, self.candidate_index = [], [], 0
         self.proposals_changed.emit()
+
+    def reject_candidate(self) -> None:
+        """Take the preview or the shown region away; of several proposals without prompts the next one follows."""
+        if self.preview is not None:
+            self.end_preview(accept=False)
+        elif not self.prompts and len(self.candidates) > 1:
+            rest = [c for i, c in enumerate(self.candidates) if i != self.candidate_index]
+            self.set_candidates(rest, min(self.candidate_index, len(rest) - 1))
+        else:
+            self.clear_prompts()
+
+    def turn_candidate(self, steps: int) -> None:
+        """The next proposal; the first follows the last."""
+        if self.candidates:
+            self.set_candidates(self.candidates, (self.candidate_index + steps) % len(self.candidates))
 
     def set_candidates(self, candidates: list[Candidate], index: int = 0) -> None:
         """Regions that answer the prompts."""

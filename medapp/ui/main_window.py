@@ -411,7 +411,7 @@ class MainWindow(QMainWindow):
                 enabled = enabled or (name == "undo" and document.preview is not None)
                 text = history.undo_text if name == "undo" else history.redo_text
                 action.setText(f"{spec.text} {text[:1].lower() + text[1:]}" if text else spec.text)
-            elif name in ("accept", "region_smaller", "region_larger"):
+            elif name in ("accept", "region_smaller", "region_larger", "proposal_next", "proposal_previous"):
                 enabled = has_candidate
             elif name in ("matte_new", "propose", "prompt_kind", "import_masks"):
                 enabled = can_edit

@@ -55,7 +55,6 @@ class Proposing(QObject):
         self._timer.timeout.connect(self._build_ahead)
         document.prompt_added.connect(self._on_prompt_added)
         document.accept_requested.connect(self.accept)
-        document.refine_requested.connect(self.refine)
         for signal in (document.position_changed, document.tool_changed, document.series_opened):
             signal.connect(self._timer.start)
 

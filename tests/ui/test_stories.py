@@ -176,6 +176,22 @@ def test_a_locked_matte_takes_no_proposal(disc_window, qtbot):
     assert not document.active_matte.annotated_slices()
 
 
+def test_proposals_of_a_slice_wait_in_a_tray(disc_window, qtbot):
+    document, tray = disc_window.document, disc_window.proposals
+    qtbot.keyClick(disc_window.grid.views[0], Qt.Key.Key_A)
+    qtbot.waitUntil(lambda: bool(document.candidates), timeout=20000)
+    proposed = list(document.candidates)
+    assert not any((a.mask & b.mask).any() for a in proposed for b in proposed if a is not b)
+    assert len(document.history) == 0
+
+    qtbot.keyClick(disc_window.grid.views[0], Qt.Key.Key_N)
+    assert document.candidate is proposed[1 % len(proposed)]
+    qtbot.mouseClick(tray.reject, LEFT)
+    assert len(document.candidates) == len(proposed) - 1
+    qtbot.mouseClick(tray.accept, LEFT)
+    qtbot.waitUntil(lambda: len(document.history) == 2, timeout=20000)
+
+
 def stroke(window, qtbot, points):
     view = window.grid.views[0]
     places = [spot(window, *point) for point in points]

@@ -45,6 +45,8 @@ class ProposalsPanel(QWidget):
         self._smaller.clicked.connect(lambda _c=False: document.step_candidate(-1))
         self._larger = icon_button("plus", "Larger region", "Larger region (.) — one level up")
         self._larger.clicked.connect(lambda _c=False: document.step_candidate(1))
+        self.next = icon_button("arrow-right", "Next proposal", "Next proposal (N)")
+        self.next.clicked.connect(lambda _c=False: document.turn_candidate(1))
         self.accept = button("Accept", "primary", "Accept proposal (Enter) — merge it into the active matte", "check")
         self.accept.clicked.connect(lambda _c=False: self.accept_now())
         self.reject = button("Reject", "", "Reject (Esc) — accepted work stays", "x")
@@ -59,7 +61,7 @@ class ProposalsPanel(QWidget):
             column(
                 self._text,
                 self._list,
-                row(self._smaller, self._larger, -1, self.mode, spacing=4),
+                row(self._smaller, self._larger, self.next, -1, self.mode, spacing=4),
                 self._hard,
                 row(self.reject, self.accept),
                 margin=0,
@@ -97,10 +99,7 @@ class ProposalsPanel(QWidget):
         self._document.accept_candidate()
 
     def _reject(self) -> None:
-        if self._document.preview is not None:
-            self._document.end_preview(accept=False)
-        else:
-            self._document.clear_prompts()
+        self._document.reject_candidate()
 
     def _show_source(self) -> None:
         self.source.setCurrentIndex(max(0, self.source.findData(self._document.settings.sam_model)))
@@ -128,7 +127,7 @@ class ProposalsPanel(QWidget):
         self._waiting.setText("Looking for regions…")
         self._waiting.setVisible(document.is_proposing)
         self._stack.setCurrentIndex(1 if candidates or preview is not None else 0)
-        for control in (self._list, self._smaller, self._larger, self.mode, self._hard):
+        for control in (self._list, self._smaller, self._larger, self.next, self.mode, self._hard):
             control.setVisible(preview is None)
         if preview is not None:
             self._text.setText(f"Preview: {preview.text.lower()}. Scroll through it, then accept or reject.")
