@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -353,15 +353,15 @@ def _timed(step: _Step) -> Iterator[None]:
 
 
 def _notable_region(tree: RegionTree) -> tuple[tuple[int, int], NDArray[np.bool_]]:
-    """A click that a person might make: of a grid of points, the one whose default region is large, not the scene."""
+    """A click that a person might make: of a grid of points, the one whose default region is large and compact."""
     height, width = tree.shape
-    smallest: Callable[[int], int] = lambda size: max(1, size // 24)  # noqa: E731
     best: tuple[float, tuple[int, int], NDArray[np.bool_]] | None = None
-    for y in range(height // 4, 3 * height // 4 + 1, smallest(height)):
-        for x in range(width // 4, 3 * width // 4 + 1, smallest(width)):
+    for y in range(height // 4, 3 * height // 4 + 1, max(1, height // 24)):
+        for x in range(width // 4, 3 * width // 4 + 1, max(1, width // 24)):
             mask = tree.region_at((x, y))
-            share = float(mask.mean())
-            score = share if share < 0.06 else 0.06 / max(share, 1e-6) * 0.01
+            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            fullness = mask.sum() / ((rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1))
+            score = min(float(mask.mean()), 0.06) * float(fullness) ** 2 * (0.1 if mask.mean() > 0.15 else 1.0)
             if best is None or score > best[0]:
                 best = (score, (x, y), mask)
     assert best is not None  # the grid has at least one point

@@ -23,8 +23,15 @@ def add_sample(request: SampleRequest, workspace: Workspace, progress: Progress)
     """Make the sample and import it through the same door as any files."""
     project = workspace.project(request.project)
     with tempfile.TemporaryDirectory(prefix="medapp-sample-") as folder:
-        paths: list[Path] = [*write_sample(Path(folder)), *carried_images()]
-        return import_paths(project, paths, progress, dict(request.refused))
+        refused = dict(request.refused)
+        phantoms = import_paths(project, write_sample(Path(folder)), progress, refused)  # they open first
+        carried = import_paths(project, carried_images(), progress, refused)
+    return ImportResult(
+        series_ids=phantoms.series_ids + carried.series_ids,
+        refused=phantoms.refused + carried.refused,
+        skipped=phantoms.skipped + carried.skipped,
+        already_there=phantoms.already_there + carried.already_there,
+    )
 
 
 def carried_images() -> list[Path]:

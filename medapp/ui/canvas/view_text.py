@@ -73,7 +73,11 @@ def _draw_corners(painter: QPainter, view: Viewport, plane: Plane, panes: list[P
         head = area.top() + MARGIN
         texts.draw(painter, plane.name, QPointF(area.right() - MARGIN, head), right)
     bottom = area.bottom() - MARGIN - _LINE
-    texts.draw(painter, slice_line(view, plane), QPointF(area.right() - MARGIN, bottom), right)
+    room = area.width() - int(min(140.0, area.width() / 4)) - 5 * MARGIN  # beside the scale bar
+    full = slice_line(view, plane)
+    shorter = (full, full.partition(" · ")[0], full.partition(" · ")[0].removeprefix("Slice "))
+    line = next((words for words in shorter if texts.elided(words, room) == words), shorter[-1])
+    texts.draw(painter, line, QPointF(area.right() - MARGIN, bottom), right)
     percent = view.camera.zoom * 100
     zoom = f"zoom {percent:.0f} %" if percent >= 10 else f"zoom {percent:.1f} %"
     texts.draw(painter, zoom, QPointF(area.right() - MARGIN, bottom - _LINE), right)
