@@ -23,7 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--data", type=Path, help="folder of scans; default: the val rows of $MEDAPP_SHARED/data")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
     parser.add_argument("--slices", type=int, default=5, help="slices of each subject, evenly spaced")
-    parser.add_argument("--quick", action="store_true", help="quarter dose with the plain ramp filter only")
+    parser.add_argument("--quick", action="store_true", help="quarter dose with the soft kernel only")
     parser.add_argument("--update-card", action="store_true", help="write the figures into the card of --model")
     parser.set_defaults(run=run)
 

@@ -60,7 +60,7 @@ def test_the_figures_go_into_the_card_and_the_model_still_loads(tmp_path, data, 
 
     printed = json.loads(capsys.readouterr().out)
     library = ModelLibrary(tmp_path / "run", tmp_path / "none")
-    figures = library.load("toy", "cpu").card.figures["dose 0.25, ramp filter, clean"]
+    figures = library.load("toy", "cpu").card.figures["dose 0.25, hann filter, clean"]
     assert figures["psnr_db"] == next(row["psnr_db"] for row in printed["rows"] if row["kind"] == "model")
 
 
