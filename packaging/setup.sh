@@ -64,6 +64,7 @@ if [ "$(cat .venv/.medapp-setup 2>/dev/null)" != "$wanted" ]; then
   .venv/bin/python -m compileall -q .venv/lib >/dev/null 2>&1 || true
   printf '%s' "$wanted" > .venv/.medapp-setup
 fi
+.venv/bin/python -m compileall -q medapp >/dev/null 2>&1 || true  # so that the first start is quick
 
 if ! QT_QPA_PLATFORM=offscreen .venv/bin/python -c 'from PySide6.QtWidgets import QApplication; QApplication([])' 2>/tmp/medapp-setup.$$; then
   say "Qt does not start: $(tail -n 1 /tmp/medapp-setup.$$)"
