@@ -9,6 +9,7 @@ import re
 import signal
 import threading
 import traceback
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,11 @@ def serve(lane: Lane, address: str) -> int:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C belongs to the window
     key = bytes.fromhex(os.environ.pop(AUTHKEY_VARIABLE))
-    connection = Client(address, authkey=key)
+    try:
+        connection = Client(address, authkey=key)
+    except (OSError, EOFError, AuthenticationError) as error:  # the window is gone already: nobody to tell
+        log.info("no window answered: %s", type(error).__name__)
+        return 1
     return _Server(lane, connection).serve()
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medapp.jobs import queue as queue_module
-from medapp.jobs.queue import JobQueue
+from medapp.jobs.queue import AUTHKEY_VARIABLE, JobQueue, worker_command
 from medapp.requests import Crashed, Done, InspectRequest, PromptRequest, Refused, Stopped
 
 ACTOR = Path(__file__).parent / "acting_worker.py"
@@ -136,3 +138,17 @@ def test_closing_ends_the_workers(queue):
     queue.close()
 
     assert not Path(f"/proc/{pid}").exists() or "zombie" in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_a_worker_whose_window_is_gone_ends_quietly(tmp_path):
+    environment = dict(os.environ, **{AUTHKEY_VARIABLE: "00" * 24})
+    done = subprocess.run(
+        [*worker_command("batch", str(tmp_path / "nobody"))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
