@@ -190,23 +190,24 @@ class Commands:
             return
         VersionSheet(self._window, self._window.session.save_version).present()
 
-    def save_copy(self) -> None:
-        """Choose where a copy of the project goes."""
+    def save_copy(self, then: Callable[[], None] = lambda: None) -> None:
+        """Choose where a copy of the project goes; ``then`` is called once it is there."""
         dialog = QFileDialog(self._window, "Save copy elsewhere", str(Path.home() / "Copy.medapp"))
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.fileSelected.connect(lambda path: self._window.session.save_copy(Path(path)))
+        dialog.fileSelected.connect(lambda path: self._window.session.save_copy(Path(path), then))
         dialog.open()
 
     def export(self, series_ids: list[str]) -> None:
-        """Export the chosen series, the one on screen, or everything that is included."""
+        """Export the chosen series, or the one on screen with what was made from it."""
         document = self._document
         if document.project is None:
             return
         if not series_ids and self._window.workspace == "curate":
             series_ids = self._window.curate.chosen()
         if not series_ids and document.annotated_series_id:
-            series_ids = [document.annotated_series_id]
+            original_id = document.annotated_series_id
+            series_ids = [original_id, *(d.series_id for d in document.derived_of(original_id) if d.included)]
         if not series_ids:
             document.message_requested.emit("Nothing is chosen for export. Include at least one series.")
             return

@@ -317,6 +317,31 @@ def test_filtering_the_series_makes_a_derived_one_under_its_source(disc_window, 
     assert document.annotation.series_id == derived.source_id
 
 
+def test_ticks_and_words_agree_and_the_derived_series_is_exported(disc_window, qtbot, tmp_path):
+    document, restoring = disc_window.document, disc_window.restoring
+    qtbot.waitUntil(lambda: bool(restoring.models), timeout=30000)
+    restoring.choose("filter-nlm")
+    disc_window.set_workspace("restore")
+    disc_window.restore.run.click()
+    qtbot.waitUntil(lambda: len(document.series_list) == 2 and not disc_window.bridge.running(), timeout=60000)
+    disc_window.set_workspace("curate")
+    curate = disc_window.curate
+
+    assert curate.count.text() == "2 of 2 shown · 2 for export"
+    document.change_series(document.series_list[0].series_id, "Exclude series", included=False)
+    assert curate.count.text() == "2 of 2 shown · 1 for export"
+
+    curate.export.click()
+    sheet = next(w for w in QApplication.topLevelWidgets() if type(w).__name__ == "ExportSheet" and w.isVisible())
+    sheet.out.setText(str(tmp_path / "out"))
+    sheet.go.click()
+    qtbot.waitUntil(lambda: sheet.go.text() == "Export", timeout=60000)
+    sheet.go.click()
+    qtbot.waitUntil(lambda: "verified" in sheet.state.text(), timeout=60000)
+    assert len(list((tmp_path / "out").rglob("derived/z*.dcm"))) == 6
+    sheet.close()
+
+
 def test_a_photograph_is_asked_for_its_modality_once_per_folder(window, qtbot, tmp_path):
     for name in ("a.png", "b.png"):
         Image.fromarray(np.full((20, 30), ord(name[0]), np.uint8)).save(tmp_path / name)

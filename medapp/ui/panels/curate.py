@@ -274,14 +274,11 @@ class CuratePage(QWidget):
         return [index.data(SERIES_ID) for index in self.table.selectionModel().selectedRows(_SERIES)]
 
     def chosen(self) -> list[str]:
-        """What an export would take: the selected rows, or all shown ones; excluded and derived series are left out."""
+        """What an export would take: the selected rows, or all shown ones, as far as they are ticked."""
         ids = self.selected() or [
             self.filtered.index(place, _SERIES).data(SERIES_ID) for place in range(self.filtered.rowCount())
         ]
-        infos = [info for info in self._document.series_list if info.series_id in set(ids)]
-        originals = dict.fromkeys(info.source_id or info.series_id for info in infos if info.included)
-        included = {info.series_id for info in self._document.series_list if info.included}
-        return [series_id for series_id in originals if series_id in included]
+        return [info.series_id for info in self._document.series_list if info.included and info.series_id in set(ids)]
 
     def _show_count(self) -> None:
         chosen = len(self.chosen())
