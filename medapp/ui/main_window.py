@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import shiboken6
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
@@ -87,7 +88,7 @@ class MainWindow(QMainWindow):
         self._layouts = LayoutKeeper()
         self._is_bare = self._has_workspace = False
         self._was_painted = False
-        self._may_close = False
+        self._may_close = self._may_lose_edits = False
         self._hidden: list[QWidget] = []
 
         self.document = Document(settings, self)
@@ -293,7 +294,7 @@ class MainWindow(QMainWindow):
         self.opening.modality_needed.connect(commands.ask_modality)
         self.opening.problems_found.connect(commands.show_refused)
         self.status.retry_requested.connect(self.session.retry_saving)
-        self.status.save_copy_requested.connect(commands.save_copy)
+        self.status.save_copy_requested.connect(lambda: commands.save_copy())
         self.background.crashed.connect(self._say_crash)
         hints = QApplication.styleHints()
         hints.colorSchemeChanged.connect(lambda _scheme: self._apply_theme())
@@ -490,6 +491,11 @@ class MainWindow(QMainWindow):
             event.ignore()
             self._ask_about_jobs(len(running))
             return
+        unsaved = 0 if self._may_lose_edits else self.session.finish_saving()
+        if unsaved:
+            event.ignore()
+            self._ask_about_unsaved(unsaved)
+            return
         self._keep_docks()
         self.hide()
         self._layouts.put("geometry", bytes(self.saveGeometry().data()))
@@ -515,4 +521,27 @@ class MainWindow(QMainWindow):
 
         sheet.add_button("Cancel jobs and quit", quit_now, "danger")
         sheet.add_button("Stay open", sheet.reject, "primary")
+        sheet.present()
+
+    def _ask_about_unsaved(self, count: int) -> None:
+        edits = "1 edit" if count == 1 else f"{count} edits"
+        sheet = Sheet(self, f"{edits} not saved")
+        reason = self.document.save_state[1] or "the project cannot be written"
+        held = "It is in memory only." if count == 1 else "They are in memory only."
+        sheet.body.addWidget(wrapped(f"{edits} could not be saved: {reason}. {held}"))
+
+        def quit_now() -> None:
+            self._may_lose_edits = True
+            sheet.accept()
+            self.close()
+
+        def close_again() -> None:
+            if shiboken6.isValid(sheet):  # a copy may be done after the question was put aside
+                sheet.accept()
+                self.close()
+
+        sheet.add_button(f"Discard {edits} and quit", quit_now, "danger")
+        sheet.add_button("Stay open", sheet.reject)
+        sheet.add_button("Save copy elsewhere", lambda: self.commands.save_copy(close_again))
+        sheet.add_button("Retry and quit", close_again, "primary")
         sheet.present()

@@ -14,7 +14,7 @@ from PySide6.QtCore import QObject, Qt, QTimer, Signal
 
 from medapp import paths, settings
 from medapp.annotation.annotation import Annotation
-from medapp.errors import MedappError, ProjectLockedError
+from medapp.errors import MedappError, ProjectLockedError, SaveFailedError
 from medapp.ui.background import Background
 from medapp.ui.document import Document
 from medapp.ui.messages import Message, Messages
@@ -52,6 +52,7 @@ class Session(QObject):
         self._views: dict[str, Any] = {}
         self._ticket = 0
         self._is_opening = False
+        self._edit_count = self._copied_count = 0  # edits made, and how many of them a copy elsewhere holds
         self._view_timer = QTimer(self, singleShot=True, interval=_VIEW_DELAY_MS)
         self._view_timer.timeout.connect(self._keep_view)
         self._journal_saved.connect(self._on_journal_saved, Qt.ConnectionType.QueuedConnection)
@@ -115,6 +116,11 @@ class Session(QObject):
             from medapp.store.journal import JournalWriter  # noqa: F401 - loaded here, so that it never stalls a click
             from medapp.store.project import Project
 
+            if old_journal is not None and (unsaved := self.finish_saving(old_journal)):
+                edits = "1 edit is" if unsaved == 1 else f"{unsaved} edits are"
+                raise SaveFailedError(
+                    f"{edits} not saved yet, so this project stays open.", "Retry, or save a copy elsewhere."
+                )
             project = work(Project, reader)
             try:
                 state = project.view_state()
@@ -265,6 +271,7 @@ class Session(QObject):
             return
         self._document.set_save_state("saving")
         self._remember_view()
+        self._edit_count += 1
         self._journal.submit(series_id, edit, kind, self._view_state())
 
     def _on_journal_saved(self, _number: int, _count: int) -> None:
@@ -285,20 +292,32 @@ class Session(QObject):
             self._document.set_save_state("saving")
             self._journal.retry()
 
-    def save_copy(self, path: Path) -> None:
+    def finish_saving(self, journal: JournalWriter | None = None) -> int:
+        """Wait for what is being saved; returns how many edits would be lost if the project were closed now."""
+        journal = journal or self._journal
+        if journal is None or not journal.pending:
+            return 0
+        if self._copied_count == self._edit_count:
+            return 0
+        journal.retry()
+        journal.flush()
+        return journal.pending
+
+    def save_copy(self, path: Path, then: Callable[[], None] = lambda: None) -> None:
         """Write the whole project elsewhere, edits that could not be saved here included."""
-        journal, project = self._journal, self._document.project
+        journal, project, count = self._journal, self._document.project, self._edit_count
         if project is None:
             return
+
+        def done(copied: Path) -> None:
+            self._copied_count = max(self._copied_count, count)
+            self._messages.say(f"A copy of the project is in {copied.name}.")
+            then()
 
         def work() -> Path:
             return journal.save_copy(path) if journal is not None else project.save_copy(path)
 
-        self._background.run(
-            work,
-            lambda copied: self._messages.say(f"A copy of the project is in {copied.name}."),
-            self._messages.tell_error,
-        )
+        self._background.run(work, done, self._messages.tell_error)
 
     def save_version(self, name: str, note: str) -> None:
         """Name the present state of the open series."""

@@ -6,11 +6,12 @@ import time
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QColorDialog, QLabel
+from PySide6.QtWidgets import QApplication, QColorDialog, QLabel, QPushButton
 
 from medapp.errors import SaveFailedError
 from medapp.progress import ProgressEvent
 from medapp.requests import Crashed, Done, ModelsRequest, Refused, RestoreRequest, Stopped
+from medapp.store.project import Project
 from medapp.ui.grouping import DEFAULT_PATTERN, groups_by_pattern
 from medapp.ui.job_bridge import JobBridge
 from medapp.ui.messages import Message, Messages
@@ -319,3 +320,66 @@ def test_a_pattern_groups_titles_and_a_wrong_one_is_told():
     assert groups_by_pattern(titles, r"[a-z]+") == {"a": "pat", "b": "pat", "c": "scan"}
     with pytest.raises(ValueError, match="no pattern"):
         groups_by_pattern(titles, "(")
+
+
+def sheet_titled(words):
+    """The dialog on screen whose title holds the words."""
+    return next((w for w in QApplication.topLevelWidgets() if words in w.windowTitle() and w.isVisible()), None)
+
+
+def button_of(sheet, text):
+    return next(b for b in sheet.findChildren(QPushButton) if b.text() == text)
+
+
+def test_quitting_with_edits_that_cannot_be_saved_asks_and_loses_nothing(ct_window, qtbot, monkeypatch, tmp_path):
+    document, project = ct_window.document, ct_window.document.project
+    real = type(project).journal_many
+
+    def full(*_args, **_named):
+        raise SaveFailedError("Not saved: the disk is full.", "Free some space.")
+
+    monkeypatch.setattr(type(project), "journal_many", full)
+    document.new_matte()
+    qtbot.waitUntil(lambda: document.save_state[0] == "not saved", timeout=10000)
+
+    ct_window.close()
+    sheet = sheet_titled("1 edit not saved")
+    assert ct_window.isVisible()
+    assert sheet is not None
+    assert not button_of(sheet, "Discard 1 edit and quit").isDefault()
+
+    ct_window.session.open_project(tmp_path / "other.medapp")
+    qtbot.waitUntil(lambda: not ct_window.session.is_opening, timeout=10000)
+    assert document.project is project
+    assert "this project stays open" in ct_window.messages.all[-1].text
+
+    monkeypatch.setattr(type(project), "journal_many", real)
+    button_of(sheet, "Retry and quit").click()
+    assert not ct_window.isVisible()
+    again = Project.open(project.path)
+    assert len(again.annotation(again.series()[0].series_id)) == 1
+    again.close()
+
+
+def test_a_copy_elsewhere_lets_the_window_quit(ct_window, qtbot, monkeypatch, tmp_path):
+    document, project = ct_window.document, ct_window.document.project
+    real = type(project).journal_many
+
+    def full(this, *args, **named):
+        if this is project:
+            raise SaveFailedError("Not saved: the disk is full.", "Free some space.")
+        return real(this, *args, **named)
+
+    monkeypatch.setattr(type(project), "journal_many", full)
+    document.new_matte()
+    qtbot.waitUntil(lambda: document.save_state[0] == "not saved", timeout=10000)
+
+    copied = []
+    ct_window.session.save_copy(tmp_path / "Copy", lambda: copied.append(True))
+    qtbot.waitUntil(lambda: bool(copied), timeout=10000)
+    ct_window.close()
+
+    assert not ct_window.isVisible()
+    copy = Project.open(tmp_path / "Copy.medapp")
+    assert len(copy.annotation(copy.series()[0].series_id)) == 1
+    copy.close()
