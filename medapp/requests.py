@@ -178,6 +178,16 @@ class RestoreRequest(Request):
 
 
 @dataclass(frozen=True)
+class PrepareModelRequest(Request):
+    """Load a model before it is asked for, so that the first restoration does not wait for it; result: None."""
+
+    TITLE: ClassVar[str] = "Load model"
+
+    model_id: str
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
 class ModelsRequest(Request):
     """List the models and how each fits a series; result: tuple of dicts (``id``, ``title``, ``fit``, ``reason``)."""
 

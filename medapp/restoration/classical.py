@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, denoise_wavelet
 
 from medapp.errors import UnsuitableModelError
 from medapp.progress import Progress
@@ -88,14 +87,20 @@ def _own_range(values: NDArray) -> tuple[float, float]:
 
 
 def _nlm(image: NDArray[np.float32], sigma: float, strength: float) -> NDArray:
+    from skimage.restoration import denoise_nl_means  # takes a second to load, which networks must not wait for
+
     return denoise_nl_means(image, patch_size=7, patch_distance=6, h=strength * sigma, sigma=sigma, fast_mode=True)
 
 
 def _tv(image: NDArray[np.float32], sigma: float, strength: float) -> NDArray:
+    from skimage.restoration import denoise_tv_chambolle  # takes a second to load, which networks must not wait for
+
     return denoise_tv_chambolle(image, weight=strength * sigma, max_num_iter=100)
 
 
 def _wavelet(image: NDArray[np.float32], sigma: float, strength: float) -> NDArray:
+    from skimage.restoration import denoise_wavelet  # takes a second to load, which networks must not wait for
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyWavelets warns that small slices limit the number of levels
         return denoise_wavelet(image, sigma=strength * sigma, method="VisuShrink", mode="soft", wavelet="sym4")

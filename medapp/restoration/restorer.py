@@ -135,7 +135,7 @@ class NetworkRestorer(Restorer):
         tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)  # (1, 1, H, W)
         dtype = self.model.measured.get("dtype")
         if dtype is None:
-            side = [min(128, size // 8 * 8) for size in tensor.shape[-2:]]
+            side = [min(64, size // 8 * 8) for size in tensor.shape[-2:]]
             top, left = ((size - part) // 2 for size, part in zip(tensor.shape[-2:], side, strict=True))
             dtype = choose_dtype(self.model.network, tensor[..., top : top + side[0], left : left + side[1]])
             self.model.measured["dtype"] = dtype

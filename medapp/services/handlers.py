@@ -19,6 +19,7 @@ _SERVICES: dict[type[ask.Request], str] = {
     ask.ModelsRequest: "models:list_models",
     ask.ImportModelRequest: "models:import_model",
     ask.RestoreRequest: "restore:restore",
+    ask.PrepareModelRequest: "restore:prepare",
     ask.ExportRequest: "export:export",
     ask.VerifyRequest: "verify:verify",
 }

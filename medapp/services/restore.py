@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from medapp import __version__
 from medapp.errors import ComputeError, UnsuitableModelError
 from medapp.progress import Progress
-from medapp.requests import FoundSeries, RestoreRequest, RestoreResult
+from medapp.requests import FoundSeries, PrepareModelRequest, RestoreRequest, RestoreResult
 from medapp.restoration.classical import FilterRestorer, classical_restorer, content_noise
 from medapp.restoration.fit import ScanFacts
 from medapp.restoration.restorer import NetworkRestorer, RestoredSlice, Restorer
 from medapp.scan.lazy import outward
 from medapp.scan.scan import Scan
-from medapp.scan.thumbnail import thumbnail_png
 from medapp.services.workspace import Workspace
 
 
@@ -74,6 +73,8 @@ def restore(request: RestoreRequest, workspace: Workspace, progress: Progress) -
             windows=scan.windows,
             is_inverted=scan.is_inverted,
         )
+        from medapp.scan.thumbnail import thumbnail_png  # pydicom comes with it; a first slice must not wait for that
+
         thumbnail = thumbnail_png(made)
         series_id = project.add_derived(
             request.series_id,
@@ -87,6 +88,17 @@ def restore(request: RestoreRequest, workspace: Workspace, progress: Progress) -
         writer.discard()
         raise
     return RestoreResult(series_id, "", report)
+
+
+def prepare(request: PrepareModelRequest, workspace: Workspace, progress: Progress) -> None:
+    """Load a network into this worker; filters need no loading.
+
+    Raises:
+        WeightsError: The model is missing, changed or damaged.
+        ComputeError: The device is not there.
+    """
+    if not request.model_id.startswith("filter-"):
+        workspace.library.load(request.model_id, request.device)
 
 
 def _restorer(request: RestoreRequest, scan: Scan, workspace: Workspace) -> Restorer:

@@ -15,6 +15,7 @@ from medapp.requests import (
     ImportModelRequest,
     ModelsRequest,
     Outcome,
+    PrepareModelRequest,
     RestoreRequest,
     RestoreResult,
 )
@@ -63,6 +64,7 @@ class Restoring(QObject):
         self.is_loading = False
         self.tile_px = 0
         self._asked_for = ""
+        self._made_ready = ("", "")
         self._ticket = 0
         self._preview_job = 0
         self._preview_timer = QTimer(self, singleShot=True, interval=_PREVIEW_DELAY_MS)
@@ -147,6 +149,14 @@ class Restoring(QObject):
             self.strength = min(max(strength, 0.0), 1.0)
             self.choice_changed.emit()
             self._on_view_changed()
+
+    def get_ready(self) -> None:
+        """Load the chosen model in its worker, so that the first preview does not wait for it."""
+        model, device = self.model, self._document.settings.device
+        if model is None or model["fit"] == "blocked" or (self.model_id, device) == self._made_ready:
+            return
+        self._made_ready = (self.model_id, device)
+        self._bridge.submit(PrepareModelRequest(self.model_id, device), is_quiet=True)
 
     def import_model(self, path: Path) -> None:
         """Check a foreign weights file and add it to the library."""

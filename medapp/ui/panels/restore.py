@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import Signal
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QSizePolicy, QStackedLayout, QWidget
 
 from medapp.ui.document import Document
@@ -78,12 +79,21 @@ class RestorePanel(QWidget):
         for page in (self._nothing, self._none, full):
             self._stack.addWidget(page)
         restoring.models_changed.connect(self._show)
+        restoring.choice_changed.connect(self._get_ready)
         restoring.choice_changed.connect(self._show_choice)
         restoring.report_changed.connect(self._show_report)
         document.series_opened.connect(lambda _id: self._show())
         document.settings_changed.connect(self._show_choice)
         self._show()
         self._show_report()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._get_ready()
+
+    def _get_ready(self) -> None:
+        if self.isVisible():
+            self._restoring.get_ready()
 
     def _show(self) -> None:
         restorers = self._restoring.restorers
