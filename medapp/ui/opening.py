@@ -158,12 +158,14 @@ class Opening(QObject):
             infos = [info for info in document.series_list if info.series_id in result.series_ids]
             infos.sort(key=lambda info: (info.modality != "CT", -info.shape[0]))
             wanted = tuple(info.series_id for info in infos[:1]) or wanted
-        if wanted and (run.is_on_screen or document.scan is None or not result.series_ids):
+        if wanted and (run.is_on_screen or run.came_too_fast or document.scan is None or not result.series_ids):
             self._session.load_series(wanted[0])
         else:
             run.give_up()
         if result.already_there and not result.series_ids:
             self._messages.say("These images are in the project already.")
+        if not (result.series_ids or result.already_there or result.refused or result.skipped):
+            self._messages.say("There is nothing in there that could be opened.", kind="warning")
         if result.refused or result.skipped:
             count = len(result.refused)
             opened = len(result.series_ids) + len(result.already_there)
@@ -189,6 +191,16 @@ class _ImportRun:
         self._document, self.project, self.is_sample = document, project, is_sample
         self._path = ""
         self._waits = True
+        self._before = self._series_id
+
+    @property
+    def _series_id(self) -> str:
+        return self._document.series.series_id if self._document.series is not None else ""
+
+    @property
+    def came_too_fast(self) -> bool:
+        """It was read before its first slice could be shown, and nobody went to another series meanwhile."""
+        return not self._path and self._series_id == self._before
 
     @property
     def is_on_screen(self) -> bool:

@@ -1,7 +1,11 @@
 import subprocess
 import sys
 
+import numpy as np
+from PIL import Image
 from PySide6.QtCore import Qt
+
+from medapp.ui import opening
 
 NEVER = ("torch", "pymatting", "numba", "SimpleITK", "transformers")
 LATER = ("sqlalchemy", "pydicom", "nibabel", "scipy", "pyqtgraph")
@@ -54,6 +58,21 @@ def test_dropping_nothing_readable_says_so_in_one_line(window, qtbot, tmp_path):
     assert len(window.messages.all) == 1
     assert "could not be read" in window.messages.all[0].text
     assert window.document.series is None
+
+
+def test_an_empty_folder_is_told(window, qtbot, tmp_path):
+    window.opening.open_paths([str(tmp_path)])
+    qtbot.waitUntil(lambda: bool(window.messages.all) and not window.bridge.running(), timeout=20000)
+
+    assert "nothing in there" in window.messages.all[0].text
+
+
+def test_a_second_small_file_comes_on_screen_too(window, open_files, qtbot, tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "map_partial", lambda _found: None)  # so small that it is read before it is shown
+    for place, name in enumerate(("a.png", "b.png")):
+        Image.fromarray(np.full((8, 8), 40 * place, np.uint8)).save(tmp_path / name)
+        open_files(window, tmp_path / name, modality="unknown")
+        qtbot.waitUntil(lambda n=name: window.document.series.title == n[0], timeout=20000)
 
 
 def test_workspaces_change_panels_and_never_the_data(window, qtbot):
