@@ -40,6 +40,7 @@ class Card:
         size_multiple: Height and width are padded to multiples of it.
         spacing_mm: In-plane pixel sizes ``(low, high)`` it was trained on; None when unknown.
         min_side_px: Smaller slices are refused.
+        precision: ``float32`` where bf16 was measured to be unsafe; ``auto`` = measure before the first slice.
         data: What it was trained on, one entry a collection, with ``name``, ``licence``, ``patients``, ``slices``.
         figures: Measured results with their conditions.
         limits: Sentences a user should know.
@@ -62,6 +63,7 @@ class Card:
     size_multiple: int = 8
     spacing_mm: tuple[float, float] | None = None
     min_side_px: int = 32
+    precision: str = "auto"
     data: tuple[Mapping[str, Any], ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
@@ -147,6 +149,8 @@ def _problem(entries: Mapping[str, Any]) -> str:
             continue
         if not _is_range(value, may_be_one=key == "spacing_mm"):
             return f"'{key}' must be two rising numbers"
+    if entries.get("precision", "auto") not in ("auto", "float32"):
+        return "'precision' must be auto or float32"
     if entries.get("channels", 1) not in (1, 3):
         return "'channels' must be 1 or 3"
     for key in ("size_multiple", "min_side_px"):

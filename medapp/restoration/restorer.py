@@ -133,7 +133,7 @@ class NetworkRestorer(Restorer):
     def _run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         device = self.model.device
         tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)  # (1, 1, H, W)
-        dtype = self.model.measured.get("dtype")
+        dtype = torch.float32 if self.model.card.precision == "float32" else self.model.measured.get("dtype")
         if dtype is None:
             side = [min(64, size // 8 * 8) for size in tensor.shape[-2:]]
             top, left = ((size - part) // 2 for size, part in zip(tensor.shape[-2:], side, strict=True))
