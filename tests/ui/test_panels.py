@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -18,6 +19,7 @@ from medapp.ui.messages import Message, Messages
 from medapp.ui.panels.restore import report_text
 from medapp.ui.panels.status import value_text
 from medapp.ui.panels.tasks import TasksDrawer
+from medapp.ui.panels.toasts import Toast, ToastHost
 from tests.builders import make_scan, write_dicom_series
 
 
@@ -267,6 +269,20 @@ def test_the_same_message_again_counts_up(window):
     assert len(window.messages.all) == 1
     assert window.messages.all[0].count == 2
     assert window.toasts.texts == ["The disk is slow."]
+
+
+def test_three_messages_with_buttons_are_shown_in_full(window):
+    host = window.findChild(ToastHost)
+    for place in range(3):
+        words = f"Message {place} is so long that it takes two lines of the corner, as messages of this kind do."
+        window.messages.say(words, kind="error", hint="And a hint." * place, actions=(("Show list", lambda: None),))
+    QApplication.processEvents()
+
+    toasts = sorted(host.findChildren(Toast), key=lambda toast: toast.y())
+    assert len(toasts) == 3
+    for upper, lower in itertools.pairwise(toasts):
+        assert upper.geometry().bottom() < lower.geometry().top()
+    assert toasts[-1].geometry().bottom() < host.height()
 
 
 def test_a_banner_stays_until_its_state_is_over(window):

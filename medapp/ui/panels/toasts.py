@@ -118,10 +118,10 @@ class ToastHost(QWidget):
             toast.ensurePolished()
             toast.layout().activate()
             toast.setFixedHeight(max(toast.heightForWidth(_WIDTH), toast.minimumSizeHint().height()))
-        self._layout.activate()
-        size = self._layout.sizeHint()
-        self.resize(_WIDTH, size.height())
-        self.move(parent.width() - _WIDTH - theme.GROUP_GAP, parent.height() - size.height() - 72)
+        # summed here: the layout learns of new heights only with the next event, and would cut the toasts off
+        height = sum(toast.minimumHeight() for toast in self._toasts) + theme.MARGIN * (len(self._toasts) - 1)
+        self.resize(_WIDTH, height)
+        self.move(parent.width() - _WIDTH - theme.GROUP_GAP, parent.height() - height - 72)
         self.raise_()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
