@@ -107,7 +107,11 @@ class _Server:
     def _report(self, job_id: int, event: ProgressEvent) -> None:
         if self._lane == "reader" and event.file is not None:
             limit_memory(event.declared_bytes if event.file else None)
-        self._send("progress", job_id, event)
+        try:
+            self._send("progress", job_id, event)
+        except OSError:  # the window is gone: what is under way is taken back like a cancelled job
+            self._hung_up = True
+            raise Cancelled from None
 
     def _send(self, *message: Any) -> None:
         with self._send_lock:

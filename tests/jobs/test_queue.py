@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from medapp.errors import Cancelled
 from medapp.jobs import queue as queue_module
+from medapp.jobs import worker
 from medapp.jobs.queue import AUTHKEY_VARIABLE, JobQueue, worker_command
 from medapp.requests import Crashed, Done, InspectRequest, PromptRequest, Refused, Stopped
 
@@ -152,3 +154,26 @@ def test_a_worker_whose_window_is_gone_ends_quietly(tmp_path):
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_whose_window_dies_takes_its_job_back_quietly(monkeypatch, caplog):
+    class Gone:
+        def send(self, _message):
+            raise BrokenPipeError
+
+    undone = []
+
+    def act(request, workspace, progress):
+        try:
+            progress.start(3, "slices")
+            progress.step()
+        except Cancelled:
+            undone.append(True)
+            raise
+
+    monkeypatch.setattr(worker, "handler_of", lambda _request: act)
+    outcome = worker._Server("batch", Gone())._run(1, inspect("a"))
+
+    assert outcome == Stopped()
+    assert undone
+    assert not caplog.records
