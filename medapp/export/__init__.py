@@ -1,0 +1,1 @@
+"""Data sets that other software reads."""

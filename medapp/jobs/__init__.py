@@ -1,0 +1,1 @@
+"""The queue in the window, the worker at the other end."""

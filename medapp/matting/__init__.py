@@ -1,0 +1,1 @@
+"""Slice and trimap to alpha."""

@@ -1,0 +1,1 @@
+"""Torch modules, weights and cards; knows nothing of scans."""

@@ -1,0 +1,1 @@
+"""Slice and prompt to regions."""

@@ -1,0 +1,1 @@
+"""Volume to volume: networks and classical filters."""

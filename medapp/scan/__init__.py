@@ -1,0 +1,1 @@
+"""What was measured: files in, scans out."""

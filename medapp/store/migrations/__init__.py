@@ -1,0 +1,1 @@
+"""How older projects become newer ones."""

@@ -1,0 +1,1 @@
+"""Viewports, overlays, tools."""

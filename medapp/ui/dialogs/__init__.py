@@ -1,0 +1,1 @@
+"""Sheets that ask or tell."""

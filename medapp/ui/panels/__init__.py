@@ -1,0 +1,1 @@
+"""Side panels, status and tasks."""
