@@ -6,7 +6,7 @@ import argparse
 import json
 from importlib import import_module
 
-_BENCHES = ("canvas", "open", "brush", "store", "regions", "matting", "restoration", "start")
+_BENCHES = ("canvas", "open", "brush", "store", "regions", "matting", "restoration", "start", "window")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
