@@ -7,12 +7,15 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medapp.errors import MedappError
 from medapp.progress import Progress
 from medapp.requests import InspectRequest
-from medapp.scan.intensity import value_range
+from medapp.scan.intensity import suggested_modality, value_range
 from medapp.scan.lazy import FoundScan, LazyScan, Refused, Skipped
 from medapp.scan.reading import read_paths
+from medapp.scan.scan import Scan
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ def _scan_line(lazy: LazyScan, progress: Progress) -> dict[str, Any]:
     except MedappError as error:
         return _refused_line(lazy.source.path, error.message, error.hint)
     low, high = value_range(scan)
+    unknown = {} if scan.modality is not None else {"modality_note": _modality_note(scan, low)}
     return {
         "kind": scan.kind,
         "path": clean(scan.source.path),
@@ -63,7 +67,15 @@ def _scan_line(lazy: LazyScan, progress: Progress) -> dict[str, Any]:
         "unit": scan.unit,
         "value_range": [low, high],
         "notes": [clean(note) for note in scan.notes],
+        **unknown,
     }
+
+
+def _modality_note(scan: Scan, low: float) -> str:
+    """What to do about a file that does not say its modality; beside the notes, because nothing is wrong with it."""
+    suggested = None if scan.is_colour else suggested_modality(low, bool(np.any(scan.values() % 1)))
+    looks = f"; the values look like {suggested}" if suggested else ""
+    return f"The modality is not given, so the unit is {scan.unit}{looks}: --modality says it."
 
 
 def _refused_line(path: str, message: str, hint: str) -> dict[str, Any]:

@@ -6,6 +6,9 @@ import json
 import subprocess
 import sys
 
+import nibabel as nib
+import numpy as np
+
 from tests.builders import make_scan, write_dicom_series
 
 
@@ -30,3 +33,18 @@ def test_nothing_readable_is_exit_status_2(tmp_path):
 
     assert done.returncode == 2
     assert [json.loads(line)["kind"] for line in done.stdout.splitlines()] == ["refused", "refused"]
+
+
+def test_a_file_without_modality_says_how_to_give_it(tmp_path):
+    values = np.full((6, 6, 3), 40, np.int16)
+    values[0] = -1000
+    nib.Nifti1Image(values, np.diag([2.0, 2.0, 3.0, 1.0])).to_filename(tmp_path / "ct.nii")
+    (silent,) = (json.loads(line) for line in medapp("inspect", str(tmp_path / "ct.nii")).stdout.splitlines())
+    (told,) = (
+        json.loads(line) for line in medapp("inspect", "--modality", "CT", str(tmp_path / "ct.nii")).stdout.splitlines()
+    )
+
+    assert (silent["modality"], silent["unit"]) == (None, "arbitrary")
+    assert "look like CT" in silent["modality_note"]
+    assert (told["modality"], told["unit"]) == ("CT", "HU")
+    assert "modality_note" not in told
