@@ -36,13 +36,13 @@ class Candidate:
 
     Attributes:
         mask: ``(H, W)`` bool, pixels of the raw slice.
-        score: 0..1.
+        score: 0..1 as a network gives it; None from the region tree, whose scores have no such scale.
         origin: ``region tree``, or the model's name and version.
         level: Place in the region tree, smallest first; None elsewhere.
     """
 
     mask: NDArray[np.bool_]
-    score: float
+    score: float | None
     origin: str
     axis: int = 0
     slice_index: int = 0

@@ -445,7 +445,7 @@ def candidates_of(tree: RegionTree, prompts: list[Prompt]) -> tuple[list[Candida
         point = first.points_xy[0]
         nodes = tree.path(point)
         found = [
-            Candidate(tree.mask_of([int(node)]), _share(tree.score[node]), TREE_ORIGIN, axis, index, level)
+            Candidate(tree.mask_of([int(node)]), None, TREE_ORIGIN, axis, index, level)
             for level, node in enumerate(nodes[:-1] if len(nodes) > 1 else nodes)
         ]
         return found, tree.best_level(point)
@@ -461,7 +461,7 @@ def candidates_of(tree: RegionTree, prompts: list[Prompt]) -> tuple[list[Candida
             mask &= ~tree.region_for_scribble(exclude)
     else:
         mask = tree.region_for_scribble(include, exclude)
-    return ([Candidate(mask, 1.0, TREE_ORIGIN, axis, index)] if mask.any() else []), 0
+    return ([Candidate(mask, None, TREE_ORIGIN, axis, index)] if mask.any() else []), 0
 
 
 def salient(tree: RegionTree, axis: int, index: int) -> list[Candidate]:
@@ -476,15 +476,10 @@ def salient(tree: RegionTree, axis: int, index: int) -> list[Candidate]:
         if taken[run].any():
             continue
         taken[run] = True
-        found.append(Candidate(tree.mask_of([int(node)]), _share(tree.score[node]), TREE_ORIGIN, axis, index))
+        found.append(Candidate(tree.mask_of([int(node)]), None, TREE_ORIGIN, axis, index))
         if len(found) == _PROPOSALS:
             break
     return found
-
-
-def _share(score: float) -> float:
-    """A tree's score, which has no upper end, as 0..1."""
-    return float(score) / (1.0 + float(score)) if score > 0 else 0.0
 
 
 def _thinned(prompt: Prompt, most: int = 8) -> tuple[tuple[float, float], ...]:

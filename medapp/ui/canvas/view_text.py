@@ -89,7 +89,7 @@ def _draw_corners(painter: QPainter, view: Viewport, plane: Plane, panes: list[P
     at = view.annotation_at
     if candidate is not None and at is not None and (candidate.axis, candidate.slice_index) == (view.axis, at.index):
         number = f"{document.candidate_index + 1} of {len(document.candidates)}"
-        score = f" · score {candidate.score:.2f}" if 0 <= candidate.score <= 1 else ""
+        score = f" · score {candidate.score:.2f}" if candidate.score is not None else ""
         line = f"Proposal {number} · {candidate.origin}{score} · Enter accepts"
         at_point = QPointF(area.center().x(), area.bottom() - MARGIN - 3 * _LINE)
         texts.draw(painter, line, at_point, Qt.AlignmentFlag.AlignHCenter)

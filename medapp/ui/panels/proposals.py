@@ -146,9 +146,11 @@ class ProposalsPanel(QWidget):
         area = self._pixel_mm2()
         for place, candidate in enumerate(candidates):
             count = int(candidate.mask.sum())
-            size = f"{count * area / 100:.3g} cm²" if area else f"{count} px"
+            square_cm = count * area / 100 if area else 0.0
+            size = (f"{square_cm:.3g} cm²" if square_cm < 100 else f"{square_cm:.0f} cm²") if area else f"{count} px"
             name = f"Level {candidate.level + 1}" if candidate.level is not None else f"Region {place + 1}"
-            self._list.item(place).setText(f"{name} · {size} · score {candidate.score:.2f}")
+            score = f" · score {candidate.score:.2f}" if candidate.score is not None else ""
+            self._list.item(place).setText(f"{name} · {size}{score}")
         self._list.setCurrentRow(document.candidate_index)
         self._list.scrollToItem(self._list.currentItem())
         self._list.blockSignals(False)
