@@ -161,8 +161,8 @@ class Project(SeriesShelf):
             self.recovered = Recovered(len(rows), rows[-1].created_at)
         with self._database.write() as connection:
             set_meta(connection, "is_open", "1")
+        sweep(self._voxels)  # a worker may have been killed although the window was closed in peace
         if was_open:
-            sweep(self._voxels)
             self._backup = threading.Thread(
                 target=opening.back_up, args=(self._database, self.path), name="backup", daemon=True
             )

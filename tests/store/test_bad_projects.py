@@ -308,7 +308,11 @@ def test_partial_voxel_files_of_a_killed_worker_are_swept(tmp_path):
     third = Project.open(project.path)
     assert writer.path.exists()  # its writer is alive
     writer.discard()
+    left.write_bytes(b"half")
     third.close()
+    fourth = Project.open(project.path)  # closed in peace, yet a worker of it may have been killed
+    assert not left.exists()
+    fourth.close()
 
 
 # ------------------------------------------------------------------------------------------------ drives and libraries
