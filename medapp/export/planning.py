@@ -204,7 +204,8 @@ def _plan_item(
         problems.append(f"{name}: its mattes lie on another grid and are left out.")
         mattes = ()
     elif len(mattes) < len(item.annotation):
-        notes.append(f"{name}: {len(item.annotation) - len(mattes)} empty mattes are left out.")
+        count = len(item.annotation) - len(mattes)
+        notes.append(f"{name}: {count} empty {'matte is' if count == 1 else 'mattes are'} left out.")
     if options.deidentify:
         for place, matte in enumerate(mattes, start=1):
             if identifiers.is_in(matte.name):

@@ -137,6 +137,8 @@ def test_comma_and_point_walk_through_smaller_and_larger_regions(disc_window, qt
     qtbot.mouseClick(view, LEFT, pos=spot(disc_window, 43, 48))
     qtbot.waitUntil(lambda: bool(document.candidates), timeout=20000)
     first = document.candidate.mask.sum()
+    rows = disc_window.proposals._list
+    assert "score" not in rows.item(0).text()  # a tree's scores have no scale that a person could read
 
     qtbot.keyClick(view, Qt.Key.Key_Comma)
     qtbot.keyClick(view, Qt.Key.Key_Comma)
@@ -389,6 +391,9 @@ def test_curate_filters_excludes_groups_and_exports(window, qtbot, open_files, t
 
     curate.export.click()
     sheet = next(w for w in QApplication.topLevelWidgets() if type(w).__name__ == "ExportSheet" and w.isVisible())
+    sheet.out.setText("somewhere")
+    sheet.go.click()
+    assert "whole path" in sheet.state.text()
     sheet.out.setText(str(tmp_path / "out"))
     sheet.go.click()
     qtbot.waitUntil(lambda: sheet.go.text() == "Export", timeout=60000)

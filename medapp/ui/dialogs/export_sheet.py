@@ -94,7 +94,7 @@ class ExportSheet(Sheet):
         return ExportRequest(
             project=str(project.path) if project is not None else "",
             series_ids=self._series_ids,
-            out=self.out.text().strip(),
+            out=str(Path(self.out.text().strip()).expanduser()),
             formats=tuple(key for key, box in self.formats.items() if box.isChecked()),
             dry_run=dry_run,
             deidentify=self.deidentify.isChecked(),
@@ -122,6 +122,10 @@ class ExportSheet(Sheet):
         if not any(box.isChecked() for box in self.formats.values()) or not self.out.text().strip():
             self._say("Choose a folder and at least one format.", "danger")
             return
+        folder = Path(self.out.text().strip()).expanduser()
+        if not folder.is_absolute():
+            self._say("Give the whole path of the folder, or choose one.", "danger")
+            return
         is_dry = self._planned is None
         request = self._request(dry_run=is_dry)
         self.go.setEnabled(False)
@@ -143,7 +147,8 @@ class ExportSheet(Sheet):
                 "they are removed." if request.deidentify else "they stay in the files."
             )
         if result.problems:
-            text += f" {len(result.problems)} things need a look."
+            count = len(result.problems)
+            text += f" {count} {'thing needs' if count == 1 else 'things need'} a look."
         self._say(text, "danger" if result.problems else "")
         self.go.setText("Export")
         self.go.setEnabled(bool(result.files))
