@@ -36,8 +36,7 @@ def run() -> list[dict[str, Any]]:
         values = rng.integers(-1000, 1500, (SLICES, SIDE, SIDE), dtype=np.int16).astype(np.float32)
         write_series(folder, Phantom(values, (1.0, 0.7, 0.7), "CT", "bench"), "BENCH")
         del values
-        first_file = next(folder.iterdir())
-        peer = times_ms(lambda: _plain_slice(first_file), 20)
+        peer = times_ms(lambda: _plain_middle_slice(folder), 3)
         environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "MEDAPP_HOME": str(Path(name) / "home")}
         done = subprocess.run(
             [sys.executable, "-m", "medapp.benchmarks.window", str(folder)],
@@ -50,16 +49,26 @@ def run() -> list[dict[str, Any]]:
         if done.returncode != 0:
             raise RuntimeError("the window of the bench ended early")
         seen = json.loads(done.stdout.splitlines()[-1])
-    rows = [row("300-slice CT, asking to first slice on screen", seen["first_ms"], "pydicom, one slice read", peer)]
+    rows = [
+        row(
+            "300-slice CT, asking to first slice on screen",
+            seen["first_ms"],
+            "pydicom: headers, sort, middle slice",
+            peer,
+        )
+    ]
     rows += [row(f"longest stall, {what}", [stall]) for what, stall in seen["stalls_ms"].items()]
     rows.append(row("slice step in swipe, three mattes", seen["steps_ms"]))
     return rows + [{**row(f"memory, {what}", [0.0]), "mb": round(mb)} for what, mb in seen["memory_mb"].items()]
 
 
-def _plain_slice(path: Path) -> Any:
+def _plain_middle_slice(folder: Path) -> Any:
+    """The least that anyone has to read before the middle slice can be shown."""
     import pydicom
 
-    return pydicom.dcmread(path).pixel_array
+    heads = [(pydicom.dcmread(path, stop_before_pixels=True), path) for path in folder.iterdir()]
+    heads.sort(key=lambda head: float(head[0].ImagePositionPatient[2]))
+    return pydicom.dcmread(heads[len(heads) // 2][1]).pixel_array
 
 
 class _Beat:
