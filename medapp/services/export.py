@@ -63,7 +63,7 @@ def _item(project: Project, series_id: str) -> ExportItem:
     return ExportItem(
         scan=project.scan(series_id),
         annotation=project.annotation(source_id),
-        group=info.group,
+        group=project.series_info(source_id).group,  # of one patient, so never in another split than its source
         state=info.state,
         reader=info.reader,
         model_hashes=tuple(hashes),

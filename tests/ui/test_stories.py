@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -330,8 +332,11 @@ def test_ticks_and_words_agree_and_the_derived_series_is_exported(disc_window, q
     curate = disc_window.curate
 
     assert curate.count.text() == "2 of 2 shown · 2 for export"
+    document.change_series(document.series_list[0].series_id, "Change patient group", group="pat07")
+    assert {curate.model.index(row, 2).data() for row in range(2)} == {"pat07"}
     document.change_series(document.series_list[0].series_id, "Exclude series", included=False)
     assert curate.count.text() == "2 of 2 shown · 1 for export"
+    document.change_series(document.series_list[0].series_id, "Include series", included=True)
 
     curate.export.click()
     sheet = next(w for w in QApplication.topLevelWidgets() if type(w).__name__ == "ExportSheet" and w.isVisible())
@@ -341,6 +346,8 @@ def test_ticks_and_words_agree_and_the_derived_series_is_exported(disc_window, q
     sheet.go.click()
     qtbot.waitUntil(lambda: "verified" in sheet.state.text(), timeout=60000)
     assert len(list((tmp_path / "out").rglob("derived/z*.dcm"))) == 6
+    groups = json.loads((tmp_path / "out" / "splits.json").read_text())["groups"]
+    assert sum(len(names) for names in groups.values()) == 1  # source and derived series never part
     sheet.close()
 
 

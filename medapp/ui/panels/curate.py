@@ -124,6 +124,7 @@ class SeriesModel(QAbstractTableModel):
         if place == _SERIES:
             return info.title
         if place == _GROUP:
+            info = self._document.info(info.source_id or info.series_id) or info
             if self._document.settings.hide_identity and role == Qt.ItemDataRole.DisplayRole:
                 return "hidden" if info.group else ""
             return info.group
