@@ -24,6 +24,11 @@ def main() -> int:
         chosen = _parser(cli.COMMANDS).parse_args(arguments)
     except SystemExit as stop:
         return cli.EXIT_DONE if stop.code == 0 else cli.EXIT_USAGE
+    if sys.platform == "linux" and not any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    ):
+        sys.stderr.write("There is no display to show the window on.\nWithout one: medapp demo --out DIR\n")
+        return cli.EXIT_USAGE
     from medapp.ui.app import run_window
 
     return run_window(chosen.paths, chosen.project, chosen.sample, chosen.grab)

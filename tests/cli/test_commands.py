@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -40,6 +41,25 @@ def test_every_command_explains_itself(command):
 def test_wrong_usage_ends_with_2():
     assert medapp("verify").returncode == 2
     assert medapp("--no-such-option").returncode == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a display")
+def test_the_window_without_a_display_says_what_to_do():
+    without = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")}
+    done = subprocess.run(
+        [sys.executable, "-m", "medapp", "--sample"],
+        env=without,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "There is no display to show the window on.",
+        "Without one: medapp demo --out DIR",
+    ]
 
 
 def test_the_demo_runs_the_whole_loop_on_a_dicom_series(ct_folder, tmp_path):
