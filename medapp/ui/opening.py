@@ -134,9 +134,13 @@ class Opening(QObject):
                 self._finish(run, result)
 
             def failed(outcome: Outcome) -> None:
+                was_on_screen = run.is_on_screen
                 run.give_up()
                 self._messages.tell_outcome(outcome, "opening the images")
                 self._document.reload_series_list()
+                ids = [info.series_id for info in self._document.series_list]
+                if was_on_screen and ids:
+                    self._session.load_series(run.before if run.before in ids else ids[0])
 
             self._bridge.submit(
                 request(str(project.path)),
@@ -191,7 +195,7 @@ class _ImportRun:
         self._document, self.project, self.is_sample = document, project, is_sample
         self._path = ""
         self._waits = True
-        self._before = self._series_id
+        self.before = self._series_id
 
     @property
     def _series_id(self) -> str:
@@ -200,7 +204,7 @@ class _ImportRun:
     @property
     def came_too_fast(self) -> bool:
         """It was read before its first slice could be shown, and nobody went to another series meanwhile."""
-        return not self._path and self._series_id == self._before
+        return not self._path and self._series_id == self.before
 
     @property
     def is_on_screen(self) -> bool:

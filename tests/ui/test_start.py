@@ -6,6 +6,7 @@ from PIL import Image
 from PySide6.QtCore import Qt
 
 from medapp.ui import opening
+from tests.builders import make_scan, write_dicom_series
 
 NEVER = ("torch", "pymatting", "numba", "SimpleITK", "transformers")
 LATER = ("sqlalchemy", "pydicom", "nibabel", "scipy", "pyqtgraph")
@@ -73,6 +74,21 @@ def test_a_second_small_file_comes_on_screen_too(window, open_files, qtbot, tmp_
         Image.fromarray(np.full((8, 8), 40 * place, np.uint8)).save(tmp_path / name)
         open_files(window, tmp_path / name, modality="unknown")
         qtbot.waitUntil(lambda n=name: window.document.series.title == n[0], timeout=20000)
+
+
+def test_after_a_cancelled_import_the_series_from_before_is_back(window, open_files, qtbot, tmp_path):
+    write_dicom_series(tmp_path / "first", make_scan((3, 16, 16)), SeriesDescription="First")
+    open_files(window, tmp_path / "first")
+    write_dicom_series(tmp_path / "second", make_scan((200, 128, 128)))
+
+    document, bridge = window.document, window.bridge
+    document.slice_arrived.connect(lambda *_: [bridge.cancel(job.number) for job in bridge.running()])
+    window.opening.open_paths([str(tmp_path / "second")])
+    qtbot.waitUntil(lambda: bridge.jobs()[-1].state == "stopped", timeout=20000)
+
+    qtbot.waitUntil(lambda: document.series is not None and document.scan.shape == (3, 16, 16), timeout=20000)
+    assert len(document.series_list) == 1
+    assert not list((document.project.path / "voxels").glob("partial-*"))
 
 
 def test_workspaces_change_panels_and_never_the_data(window, qtbot):
