@@ -14,21 +14,45 @@ from medapp.networks.architectures.restore_rwkv import RestoreRWKV, drop_derived
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build a network, and how to bring published weights to our keys.
+    """How to build a network, how to feed it, and how to bring published weights to our keys.
 
     Attributes:
+        title: What people call it.
         build: Constructor; takes the card's ``config`` as keyword arguments.
         adapt: Drops or converts keys that published checkpoints carry beside ours.
-        size_multiple: Height and width of the input must be multiples of it.
+        size_multiple: Each side of the input must be a multiple of it; callers pad.
+        min_side_px: Smallest side it can work on.
+        inputs: Keyword arguments of ``forward`` beside the image, from ``card.INPUTS``.
+        global_quantities: What it pools over all it sees, in words; differs between whole slices and tiles.
+        bytes_per_px: From the configuration to the memory one pixel (voxel) takes at the peak, float32, inference.
     """
 
+    title: str
     build: Callable[..., nn.Module]
     adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]]
-    size_multiple: int
+    size_multiple: int = 1
+    min_side_px: int = 1
+    inputs: tuple[str, ...] = ()
+    global_quantities: tuple[str, ...] = ()
+    bytes_per_px: Callable[[Mapping[str, Any]], int] = lambda _config: 4000
+
+
+def as_published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """For architectures whose published keys are ours."""
+    return weights
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "restore_rwkv": Architecture(build=RestoreRWKV, adapt=drop_derived_keys, size_multiple=8),
+    "restore_rwkv": Architecture(
+        title="Restore-RWKV",
+        build=RestoreRWKV,
+        adapt=drop_derived_keys,
+        size_multiple=8,
+        min_side_px=8,
+        global_quantities=("WKV decay",),
+        # measured: the widest tensors are 4 x 2 dim channels at half size, or 2 dim at full size
+        bytes_per_px=lambda config: 160 * int(config.get("dim", 48)),
+    ),
 }
 
 

@@ -19,7 +19,7 @@ from medapp.progress import Progress
 from medapp.restoration.metrics import CT_DISPLAY_WINDOW, body_mask, psnr_db
 from medapp.training.data import CropSampler, CtSlice
 from medapp.training.degradations import Scanner, low_dose
-from medapp.training.losses import log_error
+from medapp.training.losses.pixel import log_error
 from medapp.training.recipe import Recipe
 from medapp.training.run_folder import RunFolder
 

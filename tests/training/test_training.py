@@ -11,7 +11,7 @@ from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
 from medapp.services.train import train
 from medapp.training.data import CropSampler, load_slices, manifest_ct, patient_of, with_noise
-from medapp.training.losses import log_error
+from medapp.training.losses.pixel import log_error
 from medapp.training.recipe import Recipe, read_recipe, recipe_of
 from medapp.training.run_folder import RunFolder
 from tests.training.making import RECIPE, make_data, make_recipe
