@@ -1,10 +1,14 @@
-"""``medapp models list | show | import``: what restores and segments, and where it came from."""
+"""``medapp models list | show | import | parity``: what restores and segments, and where it came from."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+from dataclasses import asdict
+from pathlib import Path
 
+from medapp.errors import MedappError
 from medapp.jobs.worker import run as run_request
 from medapp.progress import Progress
 from medapp.requests import Done, ImportModelRequest, ModelsRequest, Outcome, Refused, Request
@@ -21,11 +25,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     bring = actions.add_parser("import", help="check a weights file and add it as safetensors with a card")
     bring.add_argument("file")
     bring.add_argument("--architecture", default="", help="needed where the file's keys do not tell")
+    same = actions.add_parser("parity", help="compare networks with the published ones by files of reference tensors")
+    same.add_argument("files", nargs="+", metavar="FILE")
+    same.add_argument("--json", action="store_true", help="a JSON line for each file")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen action; returns the exit status."""
+    if arguments.action == "parity":
+        return parity([Path(file) for file in arguments.files], arguments.json)
     if arguments.action == "import":
         return _print(_ask(ImportModelRequest(arguments.file, arguments.architecture)))
     outcome = _ask(ModelsRequest())
@@ -38,8 +47,34 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(chosen[0], indent=2, ensure_ascii=False))
         return 0
     for model in outcome.result:
-        print(json.dumps({k: model[k] for k in ("id", "title", "task", "modality", "version") if k in model}))
+        modalities = [intake["modality"] for intake in model["takes"]]
+        row = {key: model[key] for key in ("id", "title", "version", "serves", "task", "inputs")}
+        print(json.dumps({**row, "modalities": modalities}, ensure_ascii=False))
     return 0
+
+
+def parity(paths: list[Path], as_json: bool) -> int:
+    """Check every file, also after one that fails; returns 1 where any differs or is refused."""
+    from medapp.networks.parity import check_parity  # loads torch
+
+    status = 0
+    for path in paths:
+        try:
+            found = check_parity(path)
+        except MedappError as error:
+            status = 1
+            row = {"file": path.name, "refused": error.message, "hint": error.hint}
+            line = f"{path.name}: {error.message}. {error.hint}"
+        else:
+            status = status if found.is_equal else 1
+            row = {"file": path.name, **asdict(found), "is_equal": found.is_equal}
+            row = {k: v for k, v in row.items() if k != "path" and v != math.inf}  # JSON has no infinity
+            line = (
+                f"{path.name}: {found.architecture} {'equals' if found.is_equal else 'DIFFERS from'} its reference, "
+                f"max abs {found.max_abs:.2e}, relative L2 {found.relative_l2:.2e}, {found.seconds:.2f} s"
+            )
+        print(json.dumps(row, ensure_ascii=False) if as_json else line)
+    return status
 
 
 def _ask(request: Request) -> Outcome:

@@ -65,9 +65,17 @@ def read_weights(path: Path, architecture_name: str, config: Mapping[str, Any]) 
     Raises:
         WeightsError: As ``read_tensors``; or keys are missing, surplus or mis-shaped (the first five of each listed).
     """
+    return fitting_weights(read_tensors(path), architecture_name, config)
+
+
+def fitting_weights(content: Mapping[str, Any], architecture_name: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights in what was read, unwrapped, with our keys, and in the network's types.
+
+    Raises:
+        WeightsError: Keys are missing, surplus or mis-shaped (the first five of each listed).
+    """
     expected = expected_tensors(architecture_name, config)
     adapt = architecture(architecture_name).adapt
-    content = read_tensors(path)
     candidates = [content, *(content[key] for key in WRAPPERS if isinstance(content.get(key), dict))]
     tried = [adapt(_bare(candidate)) for candidate in candidates]
     fitting = [weights for weights in tried if not _mismatch(weights, expected)]
