@@ -40,7 +40,7 @@ def run() -> list[dict[str, Any]]:
         nlm = classical_restorer(NLM_ID, "CT")
         peer = times_ms(lambda: nlm.restore_slice(slice_values), 3)
         for card in library.list():
-            if card.modality != "CT" or card.unit != "HU":
+            if card.serves != "restoration" or card.intake("CT") is None or card.dims != 2 or card.inputs:
                 continue
             restorer = NetworkRestorer(library.load(card.id, "cpu"))
             warm = times_ms(partial(restorer.restore_slice, slice_values), 5)

@@ -15,10 +15,33 @@ from typing import Any
 
 from medapp.errors import WeightsError
 
-FORMAT = 1
+FORMAT = 2
+INPUTS = ("region_map", "sparse_depth")
+"""What a network may need beside the image: keyword arguments of its ``forward``."""
+SERVES = ("restoration", "regions", "matting", "depth")
+"""What a person uses a model for."""
 MAX_BYTES = 1_000_000
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Intake:
+    """One kind of scan that a model takes, and how its values become what the network sees.
+
+    Attributes:
+        modality: DICOM code.
+        unit: ``HU``, ``SUV``, ``arbitrary``, ``intensity`` or ``colour``.
+        value_range: Native values ``(low, high)`` it was made for; others pass unchanged.
+        network_range: What the network sees for ``value_range``.
+        curve: ``linear``, or ``log``: the values above ``low`` enter as ln(1 + value), scaled alike.
+    """
+
+    modality: str
+    unit: str
+    value_range: tuple[float, float]
+    network_range: tuple[float, float] = (0.0, 1.0)
+    curve: str = "linear"
 
 
 @dataclass(frozen=True)
@@ -31,14 +54,16 @@ class Card:
         version: Text, such as ``1``.
         architecture: Name in the registry; ``config`` holds its constructor arguments.
         task: Such as ``ct-denoise``.
-        modality: DICOM code of the scans it takes.
-        unit: Of the scans it takes: ``HU``, ``SUV``, ``arbitrary``.
-        value_range: Native values ``(low, high)`` it was made for; others pass unchanged.
-        network_range: What the network sees for ``value_range``; the map is linear.
+        takes: The kinds of scans it takes, one a modality; empty for models that take any slice as it is shown.
         sha256: Of the weights file.
+        serves: What a person uses it for; one of ``SERVES``.
+        inputs: What it needs beside the image; of ``INPUTS``.
+        region_engine: Name of what found the regions in training, such as ``region tree``; empty where it needs none.
         channels: 1 for grey, 3 for colour.
-        size_multiple: Height and width are padded to multiples of it.
+        dims: 2 for slices, 3 for volumes.
+        size_multiple: Each side is padded to multiples of it.
         spacing_mm: In-plane pixel sizes ``(low, high)`` it was trained on; None when unknown.
+        extent_mm: Largest in-plane side of what it was trained on, for models trained on crops; None = whole slices.
         min_side_px: Smaller slices are refused.
         precision: ``float32`` where bf16 was measured to be unsafe; ``auto`` = measure before the first slice.
         data: What it was trained on, one entry a collection, with ``name``, ``licence``, ``patients``, ``slices``.
@@ -53,15 +78,17 @@ class Card:
     version: str
     architecture: str
     task: str
-    modality: str
-    unit: str
-    value_range: tuple[float, float]
-    network_range: tuple[float, float]
+    takes: tuple[Intake, ...]
     sha256: str
     config: Mapping[str, Any] = field(default_factory=dict)
+    serves: str = "restoration"
+    inputs: tuple[str, ...] = ()
+    region_engine: str = ""
     channels: int = 1
+    dims: int = 2
     size_multiple: int = 8
     spacing_mm: tuple[float, float] | None = None
+    extent_mm: float | None = None
     min_side_px: int = 32
     precision: str = "auto"
     data: tuple[Mapping[str, Any], ...] = ()
@@ -83,6 +110,15 @@ class Card:
     def title(self) -> str:
         """Name and version, as chips show them."""
         return f"{self.name} {self.version}"
+
+    def intake(self, modality: str | None) -> Intake | None:
+        """How scans of a modality enter; None when it does not take them."""
+        return next((intake for intake in self.takes if intake.modality == modality), None)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """DICOM codes of what it takes."""
+        return tuple(intake.modality for intake in self.takes)
 
 
 def read_card(path: Path) -> Card:
@@ -112,6 +148,8 @@ def parse_card(text: str) -> Card:
         raise WeightsError("The card of this model is not JSON", "Compare it with a card in models/") from error
     if not isinstance(entries, dict):
         raise WeightsError("The card of this model is not a JSON object", "Compare it with a card in models/")
+    if entries.get("format", FORMAT) == 1:
+        entries = _from_format_1(entries)
     if entries.get("format", FORMAT) != FORMAT:
         raise WeightsError("The card of this model was written for a newer medapp", "Update medapp")
     known = {entry.name for entry in fields(Card)}
@@ -125,17 +163,37 @@ def parse_card(text: str) -> Card:
     problem = _problem(entries)
     if problem:
         raise WeightsError(f"The card of this model is not valid: {problem}", "Compare it with a card in models/")
-    for key in ("value_range", "network_range", "spacing_mm"):
-        if entries.get(key) is not None:
-            entries[key] = (float(entries[key][0]), float(entries[key][1]))
-    for key in ("data", "limits"):
+    if entries.get("spacing_mm") is not None:
+        entries["spacing_mm"] = _pair(entries["spacing_mm"])
+    if entries.get("extent_mm") is not None:
+        entries["extent_mm"] = float(entries["extent_mm"])
+    entries["takes"] = tuple(_intake(intake) for intake in entries["takes"])
+    for key in ("data", "limits", "inputs"):
         entries[key] = tuple(entries.get(key, ()))
     return Card(**entries)
 
 
+def _intake(entries: Mapping[str, Any]) -> Intake:
+    ranges = {key: _pair(value) for key, value in entries.items() if key.endswith("_range")}
+    return Intake(**{**entries, **ranges})
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    return float(values[0]), float(values[1])
+
+
+def _from_format_1(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Cards of format 1 took one modality and stood for restorers, or for SAM."""
+    moved = ("modality", "unit", "value_range", "network_range")
+    kept = {key: value for key, value in entries.items() if key not in moved}
+    serves = "regions" if entries.get("architecture") == "sam" else "restoration"
+    intake = {key: entries[key] for key in moved if key in entries}
+    return {**kept, "takes": [] if serves == "regions" else [intake], "serves": serves, "format": FORMAT}
+
+
 def _problem(entries: Mapping[str, Any]) -> str:
     """The first thing wrong with a card's entries; empty when all is well."""
-    texts = ("id", "name", "version", "architecture", "task", "modality", "unit", "sha256", "licence")
+    texts = ("id", "name", "version", "architecture", "task", "serves", "region_engine", "sha256", "licence")
     for key in texts:
         if not isinstance(entries.get(key, ""), str):
             return f"'{key}' must be text"
@@ -143,16 +201,24 @@ def _problem(entries: Mapping[str, Any]) -> str:
         return "'id' must be short lower-case letters, digits, dots and dashes"
     if not _SHA256.fullmatch(entries["sha256"]):
         return "'sha256' must be 64 hexadecimal digits"
-    for key in ("value_range", "network_range", "spacing_mm"):
-        value = entries.get(key)
-        if value is None and key == "spacing_mm":
-            continue
-        if not _is_range(value, may_be_one=key == "spacing_mm"):
-            return f"'{key}' must be two rising numbers"
+    if entries.get("serves", "restoration") not in SERVES:
+        return f"'serves' must be one of {', '.join(SERVES)}"
+    if not all(entry in INPUTS for entry in _list_of(entries, "inputs")):
+        return f"'inputs' must be a list out of {', '.join(INPUTS)}"
+    problem = _intake_problem(entries["takes"], may_be_empty=entries.get("serves") == "regions")
+    if problem:
+        return problem
+    spacing, extent = entries.get("spacing_mm"), entries.get("extent_mm")
+    if spacing is not None and not _is_range(spacing, may_be_one=True):
+        return "'spacing_mm' must be two rising numbers"
+    if extent is not None and not (_is_number(extent) and extent > 0):
+        return "'extent_mm' must be a length"
     if entries.get("precision", "auto") not in ("auto", "float32"):
         return "'precision' must be auto or float32"
     if entries.get("channels", 1) not in (1, 3):
         return "'channels' must be 1 or 3"
+    if entries.get("dims", 2) not in (2, 3):
+        return "'dims' must be 2 or 3"
     for key in ("size_multiple", "min_side_px"):
         value = entries.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
@@ -167,15 +233,44 @@ def _problem(entries: Mapping[str, Any]) -> str:
     return ""
 
 
+def _intake_problem(takes: Any, may_be_empty: bool) -> str:
+    """The first thing wrong with the list of what a model takes."""
+    if (
+        not isinstance(takes, list)
+        or not (takes or may_be_empty)
+        or not all(isinstance(intake, dict) for intake in takes)
+    ):
+        return "'takes' must be a list of objects, one a modality"
+    keys = {entry.name for entry in fields(Intake)}
+    for intake in takes:
+        missing, surplus = {"modality", "unit", "value_range"} - set(intake), set(intake) - keys
+        if missing or surplus:
+            return f"'takes' has entries {', '.join(sorted(missing | surplus))} missing or unknown"
+        if not isinstance(intake["modality"], str) or not isinstance(intake["unit"], str):
+            return "'modality' and 'unit' must be text"
+        for key in ("value_range", "network_range"):
+            if key in intake and not _is_range(intake[key]):
+                return f"'{key}' must be two rising numbers"
+        if intake.get("curve", "linear") not in ("linear", "log"):
+            return "'curve' must be linear or log"
+    if len({intake["modality"] for intake in takes}) < len(takes):
+        return "'takes' names a modality twice"
+    return ""
+
+
 def _list_of(entries: Mapping[str, Any], key: str) -> list[Any]:
     value = entries.get(key, [])
     return value if isinstance(value, list) else [None]
 
 
-def _is_range(value: Any, may_be_one: bool) -> bool:
+def _is_range(value: Any, may_be_one: bool = False) -> bool:
     return (
         isinstance(value, list | tuple)
         and len(value) == 2
-        and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value)
+        and all(_is_number(v) for v in value)
         and (value[0] < value[1] or (may_be_one and value[0] == value[1]))
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from medapp.errors import WeightsError
 from medapp.networks.card import Card
+from medapp.networks.device import free_memory_bytes
 from medapp.networks.registry import architecture, build_network
 
 _log = logging.getLogger(__name__)
@@ -262,17 +263,3 @@ def _mismatch(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     ]
     named = (("missing", missing), ("surplus", surplus), ("other shape", shaped), ("other type", typed))
     return "; ".join(f"{label} ({len(keys)}): {', '.join(keys[:5])}" for label, keys in named if keys)
-
-
-def free_memory_bytes() -> int:
-    """Memory that is available now; 4 GiB where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass  # not Linux
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, OSError, ValueError):
-        return 4 * 1024**3

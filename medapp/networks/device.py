@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -40,26 +43,28 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
-def choose_dtype(network: nn.Module, probe: Tensor) -> torch.dtype:
+def choose_dtype(network: nn.Module, probe: Tensor, inputs: Mapping[str, Tensor] | None = None) -> torch.dtype:
     """Bf16 where it is fast and, as measured on the probe, harmless; float32 elsewhere.
 
     Args:
         network: In evaluation mode, on its device.
         probe: ``(1, C, H, W)`` on the same device, in the network's range.
+        inputs: What it needs beside the image.
     """
     if not has_fast_bf16(probe.device):
         return torch.float32
-    difference = bf16_difference(network, probe)
+    difference = bf16_difference(network, probe, inputs)
     _log.info("bf16 differs by %.2g of the change the network makes", difference)
     return torch.bfloat16 if difference <= BF16_ERROR_LIMIT else torch.float32
 
 
-def bf16_difference(network: nn.Module, probe: Tensor) -> float:
+def bf16_difference(network: nn.Module, probe: Tensor, inputs: Mapping[str, Tensor] | None = None) -> float:
     """Root-mean-square difference of bf16 to float32, as a share of what the network changes in the probe."""
+    inputs = inputs or {}
     with torch.inference_mode():
-        exact = network(probe).float()
+        exact = network(probe, **inputs).float()
         with torch.autocast(probe.device.type, dtype=torch.bfloat16):
-            rounded = network(probe).float()
+            rounded = network(probe, **inputs).float()
         change = (exact - probe).square().mean().sqrt().clamp_min(1e-6)
         return float((rounded - exact).square().mean().sqrt() / change)
 
@@ -78,3 +83,24 @@ def free_device_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device now; the computer's own for the CPU and for unified memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return free_memory_bytes()
+
+
+def free_memory_bytes() -> int:
+    """Memory of the computer that is available now; 4 GiB where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass  # not Linux
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, OSError, ValueError):
+        return 4 * 1024**3

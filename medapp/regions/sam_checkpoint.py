@@ -235,10 +235,8 @@ def sam_card(shape: SamShape, source_sha256: str) -> Card:
         version="1",
         architecture=ARCHITECTURE,
         task="segment",
-        modality="",
-        unit="",
-        value_range=(0.0, 255.0),  # the slice as it is shown
-        network_range=(0.0, 255.0),
+        takes=(),
+        serves="regions",
         sha256=source_sha256,
         config={**asdict(shape), "global_blocks": list(shape.global_blocks)},
         channels=3,

@@ -14,7 +14,8 @@ from medapp.errors import UnsuitableModelError
 from medapp.progress import Progress
 from medapp.restoration.fit import Fit, ScanFacts, fit_filter
 from medapp.restoration.metrics import slice_noise
-from medapp.restoration.restorer import RestoredSlice, Restorer
+from medapp.restoration.restorer import Restored, Restorer
+from medapp.restoration.tiling import Maps
 
 NLM_ID = "filter-nlm"
 
@@ -47,29 +48,31 @@ class FilterRestorer(Restorer):
     run: Filter
     settings: FilterSettings
 
-    def fit(self, facts: ScanFacts) -> Fit:
+    def fit(self, facts: ScanFacts, region_engine: str | None = None) -> Fit:
         """Any grey image."""
         return fit_filter(facts)
 
-    def restore(self, values: NDArray[np.float32], progress: Progress) -> RestoredSlice:
+    def restore(self, values: NDArray[np.float32], maps: Maps, progress: Progress) -> Restored:
         """Filter one slice; voxels beyond the range the filter looks at keep what they stand out by."""
+        if values.ndim != 2:
+            raise UnsuitableModelError("This filter takes grey slices only.", "Choose a model for colour images.")
         is_finite = np.isfinite(values)
         if not is_finite.any():
-            return RestoredSlice(values.copy(), int(values.size))
+            return Restored(values.copy(), int(values.size))
         low, high = self.settings.value_range or _own_range(values[is_finite])
         filled = np.where(is_finite, values, low).astype(np.float32)
         clipped = np.clip(filled, low, high)
         scaled = (clipped - np.float32(low)) / np.float32(high - low)
         sigma = content_noise(filled, self.settings.step) / (high - low)
         if sigma <= 0.0:
-            return RestoredSlice(values.copy(), int(np.count_nonzero(~is_finite)))
+            return Restored(values.copy(), int(np.count_nonzero(~is_finite)))
         change = (np.asarray(self.run(scaled, sigma, self.settings.strength), np.float32) - scaled) * np.float32(
             high - low
         )
         # outside the range there is nothing to see and nothing to change
         is_outside = ~is_finite | (values < low) | (values > high)
         restored = np.where(is_outside, values, filled + change)
-        return RestoredSlice(restored.astype(np.float32), int(np.count_nonzero(~is_finite)))
+        return Restored(restored.astype(np.float32), int(np.count_nonzero(~is_finite)))
 
 
 def content_noise(values: NDArray, step: int = 1) -> float:

@@ -8,6 +8,9 @@ from typing import Literal
 from medapp.networks.card import Card
 from medapp.scan.scan import Scan
 
+EXTENT_LIMIT = 1.5
+"""Models trained on crops take scans up to so many times their size."""
+
 Level = Literal["green", "amber", "blocked"]
 
 
@@ -46,19 +49,30 @@ class Fit:
     reason: str
 
 
-def fit_card(facts: ScanFacts, card: Card) -> Fit:
-    """How a network fits a scan."""
+def fit_card(facts: ScanFacts, card: Card, region_engine: str | None = None) -> Fit:
+    """How a network fits a scan.
+
+    Args:
+        region_engine: What finds the regions for models that need them; None = not chosen yet.
+    """
+    intake = card.intake(facts.modality)
+    made_for = " or ".join(card.modalities)
     if facts.is_colour != (card.channels == 3):
         return Fit("blocked", "made for grey images" if facts.is_colour else "made for colour images")
-    if facts.modality is None:
-        return Fit("blocked", f"made for {card.modality}; this scan does not say what it is")
-    if facts.modality != card.modality:
-        return Fit("blocked", f"made for {card.modality}; this is {facts.modality}")
-    if facts.unit != card.unit:
-        return Fit("blocked", f"needs values in {card.unit}; these are {_worded(facts.unit)}")
-    side = min(facts.shape[1:3])
-    if side < card.min_side_px:
-        return Fit("blocked", f"needs at least {card.min_side_px} px a side; this has {side}")
+    if facts.modality is None and not facts.is_colour:
+        return Fit("blocked", f"made for {made_for}; this scan does not say what it is")
+    if intake is None and not facts.is_colour:
+        return Fit("blocked", f"made for {made_for}; this is {facts.modality}")
+    intake = intake or card.takes[0]  # colour pictures rarely say what they are
+    if facts.unit != intake.unit:
+        return Fit("blocked", f"needs values in {intake.unit}; these are {_worded(facts.unit)}")
+    sides = facts.shape[:3] if card.dims == 3 else facts.shape[1:3]
+    if min(sides) < card.min_side_px:
+        where = "px and slices" if card.dims == 3 else "px"
+        return Fit("blocked", f"needs at least {card.min_side_px} {where} a side; this has {min(sides)}")
+    too_large = _too_large(facts, card)
+    if too_large is not None:
+        return too_large
     if card.spacing_mm is not None:
         low, high = card.spacing_mm
         if facts.spacing_mm is None:
@@ -66,7 +80,22 @@ def fit_card(facts: ScanFacts, card: Card) -> Fit:
         spacing = sum(facts.spacing_mm) / 2
         if not 0.9 * low <= spacing <= 1.1 * high:
             return Fit("amber", f"trained on {low:g} to {high:g} mm pixels; this has {spacing:.2f} mm")
-    return Fit("green", f"made for {card.modality} in {card.unit}")
+    if "region_map" in card.inputs and region_engine is not None and region_engine != card.region_engine:
+        trained = card.region_engine or "regions of an unknown engine"
+        return Fit("amber", f"trained with {trained}; these regions are from {region_engine}")
+    return Fit("green", f"made for {made_for} in {intake.unit}" if len(card.takes) == 1 else f"made for {made_for}")
+
+
+def _too_large(facts: ScanFacts, card: Card) -> Fit | None:
+    """What a model trained on crops says of scans that are much larger, such as whole bodies."""
+    if card.extent_mm is None:
+        return None
+    if facts.spacing_mm is None:
+        return Fit("amber", f"trained on crops of {card.extent_mm:.0f} mm; the size of this scan is not known")
+    extent = max(side * spacing for side, spacing in zip(facts.shape[1:3], facts.spacing_mm, strict=True))
+    if extent > EXTENT_LIMIT * card.extent_mm:
+        return Fit("blocked", f"trained on crops of {card.extent_mm:.0f} mm; this scan is {extent:.0f} mm wide")
+    return None
 
 
 def fit_filter(facts: ScanFacts) -> Fit:

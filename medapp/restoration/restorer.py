@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,74 +14,95 @@ from numpy.typing import NDArray
 from medapp.errors import ComputeError, UnsuitableModelError
 from medapp.networks.device import choose_dtype
 from medapp.networks.library import LoadedModel
+from medapp.networks.registry import architecture
 from medapp.progress import Progress
 from medapp.restoration.fit import Fit, ScanFacts, fit_card
-from medapp.restoration.tiling import Tiling, run_tiled
+from medapp.restoration.tiling import Maps, Tiling, run_tiled
+from medapp.restoration.windows import run_volume
 
 if TYPE_CHECKING:
-    from medapp.networks.card import Card
+    from medapp.networks.card import Card, Intake
 
 
 @dataclass(frozen=True)
-class RestoredSlice:
-    """A slice that came back.
+class Restored:
+    """A slice or volume that came back.
 
     Attributes:
-        values: ``(Y, X)`` float32 in native units.
+        values: Shaped like what was given, in native units: float32, or the source's type for colours.
         outside_range: Voxels that kept their source value because the restorer is not made for it.
-        tile_px: Side of the tiles that were used; 0 = whole slice.
+        tile_px: Side of the tiles or windows that were used; 0 = whole.
     """
 
-    values: NDArray[np.float32]
+    values: NDArray
     outside_range: int = 0
     tile_px: int = 0
 
 
 class Restorer(ABC):
-    """Restores grey slices.
+    """Restores slices, or volumes where ``dims`` is 3.
 
     Attributes:
         id: Model id, or ``filter-...``.
         chip: What the header chip says.
+        dims: 2 when it works slice by slice, 3 when it needs the volume.
+        inputs: What it needs beside the image.
     """
 
     id: str
     chip: str
+    dims: int = 2
+    inputs: tuple[str, ...] = ()
 
     @abstractmethod
-    def fit(self, facts: ScanFacts) -> Fit:
+    def fit(self, facts: ScanFacts, region_engine: str | None = None) -> Fit:
         """How it fits a scan."""
 
     @abstractmethod
-    def restore(self, values: NDArray[np.float32], progress: Progress) -> RestoredSlice:
+    def restore(self, values: NDArray[np.float32], maps: Maps, progress: Progress) -> Restored:
         """Restore at full strength; see ``restore_slice``."""
 
-    def restore_slice(self, values: NDArray, strength: float = 1.0, progress: Progress | None = None) -> RestoredSlice:
+    def restore_slice(
+        self, values: NDArray, strength: float = 1.0, progress: Progress | None = None, maps: Maps | None = None
+    ) -> Restored:
         """Restore one slice and blend with the original.
 
         Args:
-            values: ``(Y, X)`` in the scan's unit; voxels that are not finite pass unchanged.
+            values: ``(Y, X)`` in the scan's unit, or ``(Y, X, 3)`` colours; voxels that are not finite pass unchanged.
             strength: 0..1; 0 returns the original bit for bit.
             progress: Asked for Stop before every tile.
+            maps: What ``inputs`` names, each ``(Y, X)``.
 
         Raises:
-            UnsuitableModelError: The slice is not one grey image.
+            UnsuitableModelError: The slice is not of the kind that it takes, or something it needs is missing.
             ComputeError: Out of memory, or a result that is not finite.
             Cancelled: The user stopped it.
         """
-        if values.ndim != 2:
-            raise UnsuitableModelError("This restorer takes grey slices only", "Choose a model for colour images")
         original = np.ascontiguousarray(values, dtype=np.float32)
         progress = progress or Progress()
         progress.check()
         if strength <= 0.0:
-            return RestoredSlice(original.copy())
-        restored = self.restore(original, progress)
-        if strength >= 1.0:
-            return restored
-        kept = ~np.isfinite(original)
-        blended = original + np.float32(strength) * (restored.values - np.where(kept, 0, original))
-        return replace(restored, values=np.where(kept, original, blended).astype(np.float32))
+            return Restored(values.copy() if values.ndim == 3 else original.copy())
+        restored = self.restore(original, self._checked(maps or {}, original.shape[:2]), progress)
+        blended = restored.values
+        if strength < 1.0:
+            blended = _blended(original, blended, strength)
+        if np.issubdtype(values.dtype, np.integer) and values.ndim == 3:
+            blended = np.rint(blended).astype(values.dtype)
+        return replace(restored, values=blended)
+
+    def _checked(self, maps: Maps, size: tuple[int, ...]) -> Maps:
+        for name in self.inputs:
+            if name not in maps:
+                raise UnsuitableModelError(
+                    f"This model needs a {name.replace('_', ' ')}, and there is none.", "Find regions first."
+                )
+            if maps[name].shape != size:
+                raise UnsuitableModelError(
+                    f"The {name.replace('_', ' ')} is {_size(maps[name].shape)}, the slice is {_size(size)}.",
+                    "Make it again for this slice.",
+                )
+        return maps
 
 
 @dataclass
@@ -90,10 +112,12 @@ class NetworkRestorer(Restorer):
     Attributes:
         model: Network, card and device.
         tile_px: 0 = automatic.
+        modality: Of the scans to come, for models that take several.
     """
 
     model: LoadedModel
     tile_px: int = 0
+    modality: str | None = None
 
     @property
     def id(self) -> str:  # type: ignore[override]
@@ -105,47 +129,152 @@ class NetworkRestorer(Restorer):
         """``RESTORED · <model> <version>``."""
         return chip_of(self.model.card)
 
-    def fit(self, facts: ScanFacts) -> Fit:
-        """By the card."""
-        return fit_card(facts, self.model.card)
+    @property
+    def dims(self) -> int:  # type: ignore[override]
+        """As the card says."""
+        return self.model.card.dims
 
-    def restore(self, values: NDArray[np.float32], progress: Progress) -> RestoredSlice:
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """As the card says."""
+        return self.model.card.inputs
+
+    @property
+    def intake(self) -> Intake:
+        """How values enter the network."""
+        return self.model.card.intake(self.modality) or self.model.card.takes[0]
+
+    def fit(self, facts: ScanFacts, region_engine: str | None = None) -> Fit:
+        """By the card."""
+        return fit_card(facts, self.model.card, region_engine)
+
+    def restore(self, values: NDArray[np.float32], maps: Maps, progress: Progress) -> Restored:
         """Scale to the network's range, run, scale back; voxels outside the card's range keep their value."""
         card = self.model.card
-        low, high = card.value_range
+        if (values.ndim == 3) != (card.channels == 3) or card.dims != 2:
+            wanted = "volumes" if card.dims == 3 else "colour images" if card.channels == 3 else "grey slices"
+            raise UnsuitableModelError(f"This model takes {wanted} only.", "Choose another model.")
+        image, is_outside = self._entering(values)
+        if image.ndim == 3:
+            image = np.ascontiguousarray(image.transpose(2, 0, 1))  # (3, H, W)
+        tiling = Tiling(self.tile_px, card.size_multiple, self._bytes_per_px())
+        whole = self._context(image)
+        image, tile_px = run_tiled(
+            image, lambda part, here: self._run(part, here, whole), tiling, self.model.device, progress, maps
+        )
+        if image.ndim == 3:
+            image = image.transpose(1, 2, 0)
+        return self._leaving(image, values, is_outside, tile_px)
+
+    def restore_volume(
+        self, values: NDArray, strength: float, progress: Progress, region: slice | None = None
+    ) -> Restored:
+        """Restore a volume by overlapped windows; the result has the slices of ``region`` only.
+
+        Args:
+            values: ``(Z, Y, X)`` in the scan's unit.
+            strength: 0..1, blend with the original.
+            progress: Counts windows.
+            region: Slices that are wanted; None = all.
+
+        Raises:
+            UnsuitableModelError: The model works slice by slice.
+            ComputeError: Out of memory, or a result that is not finite.
+            Cancelled: The user stopped it.
+        """
+        card = self.model.card
+        if card.dims != 3 or values.ndim != 3:
+            raise UnsuitableModelError("This model takes slices, not volumes.", "Choose another model.")
+        original = np.ascontiguousarray(values, dtype=np.float32)
+        volume, is_outside = self._entering(original)
+        made, window = run_volume(
+            volume,
+            lambda part: self._run(part, {}, {}),
+            self._bytes_per_px(),
+            card.size_multiple,
+            self.model.device,
+            progress,
+            region,
+        )
+        chosen = region or slice(None)
+        side = 0 if all(w >= s for w, s in zip(window, original.shape, strict=True)) else max(window)
+        restored = self._leaving(made, original[chosen], is_outside[chosen], side)
+        if strength >= 1.0:
+            return restored
+        return replace(restored, values=_blended(original[chosen], restored.values, strength))
+
+    @property
+    def per_tile(self) -> tuple[str, ...]:
+        """Quantities that the network takes over all it sees, and that tiles therefore see differently."""
+        return architecture(self.model.card.architecture).global_quantities
+
+    # ------------------------------------------------------------------ inside
+
+    def _entering(self, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        low, high = self.intake.value_range
         is_finite = np.isfinite(values)
         is_outside = ~is_finite | (values < low) | (values > high)
-        image = to_network(np.clip(np.where(is_finite, values, low), low, high), card)
-        config = card.config
-        width = int(config.get("dim", 48)) if isinstance(config.get("dim", 48), int) else 48
-        # measured: the widest tensors are 4 x 2 dim channels at half size, or 2 dim at full size
-        tiling = Tiling(self.tile_px, card.size_multiple, bytes_per_px=160 * width)
-        image, tile_px = run_tiled(image, self._run, tiling, self.model.device, progress)
-        if not np.isfinite(image).all():
+        return to_network(np.clip(np.where(is_finite, values, low), low, high), self.intake), is_outside
+
+    def _leaving(
+        self, made: NDArray[np.float32], values: NDArray[np.float32], is_outside: NDArray[np.bool_], tile_px: int
+    ) -> Restored:
+        if not np.isfinite(made).all():
             raise ComputeError(
                 "The model gave numbers that are not finite; nothing was changed",
                 "Try CPU as the device in the settings",
             )
-        restored = np.clip(from_network(image, card), low, high)
+        low, high = self.intake.value_range
+        restored = np.clip(from_network(made, self.intake), low, high)
         outside = int(np.count_nonzero(is_outside))
-        return RestoredSlice(np.where(is_outside, values, restored).astype(np.float32), outside, tile_px)
+        return Restored(np.where(is_outside, values, restored).astype(np.float32), outside, tile_px)
 
-    def _run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _bytes_per_px(self) -> int:
+        return architecture(self.model.card.architecture).bytes_per_px(self.model.card.config)
+
+    def _context(self, image: NDArray[np.float32]) -> Mapping[str, torch.Tensor]:
+        """What the network takes from the whole image once, so that all tiles share it."""
+        context = getattr(self.model.network, "context", None)
+        if context is None:
+            return {}
+        with torch.inference_mode():
+            whole: Mapping[str, torch.Tensor] = context(self._tensor(image))
+        return whole
+
+    def _tensor(self, values: NDArray) -> torch.Tensor:
+        """``(1, C, H, W)`` or ``(1, 1, D, H, W)`` on the device."""
+        tensor = torch.from_numpy(np.ascontiguousarray(values))[None].to(self.model.device)
+        has_channels = values.ndim == 3 and self.model.card.dims == 2
+        return tensor if has_channels else tensor[None]
+
+    def _run(self, image: NDArray[np.float32], maps: Maps, whole: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
         device = self.model.device
-        tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)  # (1, 1, H, W)
-        dtype = torch.float32 if self.model.card.precision == "float32" else self.model.measured.get("dtype")
-        if dtype is None:
-            side = [min(64, size // 8 * 8) for size in tensor.shape[-2:]]
-            top, left = ((size - part) // 2 for size, part in zip(tensor.shape[-2:], side, strict=True))
-            dtype = choose_dtype(self.model.network, tensor[..., top : top + side[0], left : left + side[1]])
-            self.model.measured["dtype"] = dtype
+        tensor = self._tensor(image)
+        inputs = {name: torch.from_numpy(np.ascontiguousarray(maps[name]))[None].to(device) for name in self.inputs}
+        dtype = self._dtype(tensor, inputs)
         with (
             torch.inference_mode(),
             torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16),
         ):
-            restored = self.model.network(tensor)
-        result: NDArray[np.float32] = restored[0, 0].float().cpu().numpy()
+            restored = self.model.network(tensor, **inputs, **whole)
+        result: NDArray[np.float32] = restored[0].float().cpu().numpy().reshape(image.shape)
         return result
+
+    def _dtype(self, tensor: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.dtype:
+        """The precision that is safe and quick; measured once on the middle of the first image."""
+        if self.model.card.precision == "float32":
+            return torch.float32
+        if "dtype" not in self.model.measured:
+            multiple = self.model.card.size_multiple
+            middle: list[slice] = []
+            for size in tensor.shape[2:]:
+                side = min(max(64 // multiple, 1) * multiple, size)
+                middle.append(slice((size - side) // 2, (size - side) // 2 + side))
+            probes = {name: values[(slice(None), *middle)] for name, values in inputs.items()}
+            image = tensor[(slice(None), slice(None), *middle)]
+            self.model.measured["dtype"] = choose_dtype(self.model.network, image, probes)
+        dtype: torch.dtype = self.model.measured["dtype"]
+        return dtype
 
 
 def chip_of(card: Card) -> str:
@@ -153,13 +282,30 @@ def chip_of(card: Card) -> str:
     return f"RESTORED · {card.name} {card.version}"
 
 
-def to_network(values: NDArray, card: Card) -> NDArray[np.float32]:
-    """Native values to what the network sees; linear."""
-    (low, high), (bottom, top) = card.value_range, card.network_range
-    return ((values.astype(np.float64) - low) * ((top - bottom) / (high - low)) + bottom).astype(np.float32)
+def to_network(values: NDArray, intake: Intake) -> NDArray[np.float32]:
+    """Native values to what the network sees."""
+    (low, high), (bottom, top) = intake.value_range, intake.network_range
+    share = (values.astype(np.float64) - low) / (high - low)
+    if intake.curve == "log":
+        share = np.log1p(share * (high - low)) / np.log1p(high - low)
+    return (share * (top - bottom) + bottom).astype(np.float32)
 
 
-def from_network(values: NDArray, card: Card) -> NDArray[np.float32]:
+def from_network(values: NDArray, intake: Intake) -> NDArray[np.float32]:
     """The way back; to a hundredth of a HU and better, because it is computed in double."""
-    (low, high), (bottom, top) = card.value_range, card.network_range
-    return ((values.astype(np.float64) - bottom) * ((high - low) / (top - bottom)) + low).astype(np.float32)
+    (low, high), (bottom, top) = intake.value_range, intake.network_range
+    share = (values.astype(np.float64) - bottom) / (top - bottom)
+    if intake.curve == "log":
+        share = np.expm1(share * np.log1p(high - low)) / (high - low)
+    return (share * (high - low) + low).astype(np.float32)
+
+
+def _blended(original: NDArray[np.float32], restored: NDArray, strength: float) -> NDArray[np.float32]:
+    """A part of the change; voxels that are not finite keep their value."""
+    kept = ~np.isfinite(original)
+    change = restored - np.where(kept, 0, original)
+    return np.where(kept, original, original + np.float32(strength) * change).astype(np.float32)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " × ".join(str(side) for side in shape[:2][::-1])

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from medapp.errors import ComputeError
-from medapp.networks.checkpoint import free_memory_bytes
-from medapp.networks.device import free_device_memory, is_out_of_memory
+from medapp.networks.device import free_bytes, free_device_memory, is_out_of_memory
 from medapp.progress import Progress
 
 _log = logging.getLogger(__name__)
@@ -23,8 +23,11 @@ OVERLAP_SHARE = 0.25
 MEMORY_SHARE = 0.5
 """Of the free memory that one tile may take."""
 
-RunTile = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""``(H, W)`` in, the same out; H and W are multiples of the network's step."""
+Maps = Mapping[str, NDArray]
+"""What a network needs beside the image, by name, each ``(H, W)``."""
+
+RunTile = Callable[[NDArray[np.float32], Maps], NDArray[np.float32]]
+"""``(..., H, W)`` and its maps in, the same shape out; H and W are multiples of the network's step."""
 
 
 @dataclass(frozen=True)
@@ -43,35 +46,43 @@ class Tiling:
 
 
 def run_tiled(
-    image: NDArray[np.float32], run: RunTile, tiling: Tiling, device: torch.device, progress: Progress
+    image: NDArray[np.float32],
+    run: RunTile,
+    tiling: Tiling,
+    device: torch.device,
+    progress: Progress,
+    maps: Maps | None = None,
 ) -> tuple[NDArray[np.float32], int]:
     """Run ``run`` over an image of any size.
 
     Args:
-        image: ``(H, W)`` in the network's range.
+        image: ``(H, W)`` or ``(C, H, W)`` in the network's range.
         run: The network.
         tiling: How to cut.
         device: For the memory at hand, and for giving it back after a failure.
         progress: Asked for Stop before every tile.
+        maps: Cut, and padded by repeating the edge, along with the image.
 
     Returns:
-        The result ``(H, W)`` float32, and the tile side used (0 = whole).
+        The result, shaped like the image, float32, and the tile side used (0 = whole).
 
     Raises:
         ComputeError: Not even the smallest tile fits in memory.
         Cancelled: The user stopped it.
     """
-    tile = _first_tile(image.shape, tiling, device)
+    maps = maps or {}
+    size = image.shape[-2:]
+    tile = _first_tile(size, tiling, device)
     while True:
         try:
             if tile == 0:
                 progress.check()
-                return _run_padded(image, run, tiling.multiple), 0
-            return _run_tiles(image, run, tile, tiling.multiple, progress), tile
+                return _run_padded(image, maps, run, tiling.multiple), 0
+            return _run_tiles(image, maps, run, tile, tiling.multiple, progress), tile
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            smaller = (max(image.shape) if tile == 0 else tile) // 2 // tiling.multiple * tiling.multiple
+            smaller = (max(size) if tile == 0 else tile) // 2 // tiling.multiple * tiling.multiple
             if smaller < SMALLEST_TILE_PX:
                 hint = "Close other programs" if device.type == "cpu" else "Choose CPU as the device in the settings"
                 raise ComputeError("There is not enough memory even for small tiles", hint) from error
@@ -84,39 +95,43 @@ def _first_tile(shape: tuple[int, ...], tiling: Tiling, device: torch.device) ->
     if tiling.tile_px > 0:
         wished = max(SMALLEST_TILE_PX, tiling.tile_px // tiling.multiple * tiling.multiple)
         return 0 if wished >= max(shape) else wished
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
-    affordable_px = MEMORY_SHARE * free / tiling.bytes_per_px
+    affordable_px = MEMORY_SHARE * free_bytes(device) / tiling.bytes_per_px
     if shape[0] * shape[1] <= affordable_px:
         return 0
     return max(SMALLEST_TILE_PX, int(affordable_px**0.5) // tiling.multiple * tiling.multiple)
 
 
-def _run_padded(image: NDArray[np.float32], run: RunTile, multiple: int) -> NDArray[np.float32]:
+def _run_padded(image: NDArray[np.float32], maps: Maps, run: RunTile, multiple: int) -> NDArray[np.float32]:
     """Reflect at the right and bottom edge up to the next multiple, run, cut back."""
-    height, width = image.shape
-    padded = _reflect(image, -height % multiple, -width % multiple)
-    return run(padded)[:height, :width]
+    height, width = image.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    grown = {name: _padded(values, below, right, "edge") for name, values in maps.items()}
+    mode: Literal["edge", "reflect"] = (
+        "edge" if min(height, width) == 1 else "reflect"
+    )  # one pixel has nothing to reflect
+    return run(_padded(image, below, right, mode), grown)[..., :height, :width]
 
 
-def _reflect(image: NDArray[np.float32], below: int, right: int) -> NDArray[np.float32]:
+def _padded(values: NDArray, below: int, right: int, mode: Literal["edge", "reflect"]) -> NDArray:
     if not below and not right:
-        return image
-    if min(image.shape) == 1:  # nothing to reflect
-        return np.ascontiguousarray(np.pad(image, ((0, below), (0, right)), mode="edge"))
-    return np.ascontiguousarray(np.pad(image, ((0, below), (0, right)), mode="reflect"))
+        return values
+    return np.ascontiguousarray(np.pad(values, ((0, 0),) * (values.ndim - 2) + ((0, below), (0, right)), mode=mode))
 
 
 def _run_tiles(
-    image: NDArray[np.float32], run: RunTile, tile: int, multiple: int, progress: Progress
+    image: NDArray[np.float32], maps: Maps, run: RunTile, tile: int, multiple: int, progress: Progress
 ) -> NDArray[np.float32]:
+    height, width = image.shape[-2:]
     total = np.zeros(image.shape, np.float64)
-    weights = np.zeros(image.shape, np.float64)
-    for rows in _spans(image.shape[0], tile):
-        for columns in _spans(image.shape[1], tile):
+    weights = np.zeros((height, width), np.float64)
+    for rows in _spans(height, tile):
+        for columns in _spans(width, tile):
             progress.check()
-            restored = _run_padded(np.ascontiguousarray(image[rows, columns]), run, multiple)
-            weight = np.outer(_ramp(rows, image.shape[0], tile), _ramp(columns, image.shape[1], tile))
-            total[rows, columns] += weight * restored
+            part = np.ascontiguousarray(image[..., rows, columns])
+            here = {name: np.ascontiguousarray(values[rows, columns]) for name, values in maps.items()}
+            restored = _run_padded(part, here, run, multiple)
+            weight = np.outer(_ramp(rows, height, tile), _ramp(columns, width, tile))
+            total[..., rows, columns] += weight * restored
             weights[rows, columns] += weight
     return (total / weights).astype(np.float32)
 

@@ -12,7 +12,6 @@ from medapp.restoration.fit import Fit, ScanFacts, fit_card, fit_filter
 from medapp.services.workspace import Workspace
 
 FILTER_ID = "filter-nlm"
-SEGMENTERS = ("sam",)  # architectures that answer clicks rather than restore
 
 
 def list_models(request: ModelsRequest, workspace: Workspace, progress: Progress) -> tuple[dict[str, Any], ...]:
@@ -26,13 +25,12 @@ def list_models(request: ModelsRequest, workspace: Workspace, progress: Progress
         facts = ScanFacts.of(workspace.project(request.project).scan(request.series_id))
     rows = []
     for card in workspace.library.list():
-        is_segmenter = card.architecture in SEGMENTERS
-        fit = fit_card(facts, card) if facts is not None and not is_segmenter else None
+        fit = fit_card(facts, card) if facts is not None and card.takes else None
         rows.append(
             {
                 **card.summary(),
                 "title": card.name,
-                "kind": "segmenter" if is_segmenter else "restored",
+                "kind": {"restoration": "restored"}.get(card.serves, card.serves),
                 "fit": fit.level if fit else None,
                 "reason": fit.reason if fit else "",
             }
@@ -44,7 +42,9 @@ def list_models(request: ModelsRequest, workspace: Workspace, progress: Progress
             "title": "non-local means",
             "version": "",
             "task": "filter",
-            "modality": None,
+            "serves": "restoration",
+            "takes": [],
+            "inputs": [],
             "kind": "filtered",
             "fit": nlm.level if nlm else None,
             "reason": nlm.reason if nlm else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -16,7 +17,8 @@ from medapp.progress import Progress
 from medapp.requests import FoundSeries, PrepareModelRequest, RestoreRequest, RestoreResult
 from medapp.restoration.classical import FilterRestorer, classical_restorer, content_noise
 from medapp.restoration.fit import ScanFacts
-from medapp.restoration.restorer import NetworkRestorer, RestoredSlice, Restorer
+from medapp.restoration.restorer import NetworkRestorer, Restored, Restorer
+from medapp.restoration.tiling import Maps
 from medapp.scan.lazy import outward
 from medapp.scan.scan import Scan
 from medapp.services.workspace import Workspace
@@ -40,28 +42,32 @@ def restore(request: RestoreRequest, workspace: Workspace, progress: Progress) -
             f"{restorer.chip.split(' · ')[-1]} does not fit this series: {fit.reason}.", "Choose another model."
         )
     strength = min(max(request.strength, 0.0), 1.0)
-    account = _Account(restorer)
+    account = Account(restorer, strength)
+    first = min(max(request.first_slice, 0), scan.shape[0] - 1)
     if request.only_first:
-        progress.start(1, "slices", restorer.chip)
-        values = account.slice(scan, request.first_slice, strength, progress)
+        if restorer.dims == 2:
+            progress.start(1, "slices", restorer.chip)
+        ((_, values),) = _restored(account, scan, [first], progress)
         path = workspace.cache_folder(request.project) / f"preview-{uuid4().hex}.npy"
         np.save(path, values)
-        progress.step()
-        return RestoreResult("", str(path), account.report(scan, strength, since))
+        if restorer.dims == 2:
+            progress.step()
+        return RestoreResult("", str(path), account.report(scan, since))
 
-    writer = project.new_voxel_file(scan.shape, np.float32)
+    writer = project.new_voxel_file(scan.shape, scan.stored.dtype if scan.is_colour else np.float32)
     try:
         path = str(writer.path)
-        first = min(max(request.first_slice, 0), scan.shape[0] - 1)
-        progress.start(scan.shape[0], "slices", restorer.chip)
-        progress.tell(
-            series=FoundSeries(path, scan.shape, "<f4", 1.0, 0.0, restorer.chip, scan.modality, scan.unit, first),
-            device=account.device,
+        if restorer.dims == 2:
+            progress.start(scan.shape[0], "slices", restorer.chip)
+        found = FoundSeries(
+            path, scan.shape, writer.array.dtype.str, 1.0, 0.0, restorer.chip, scan.modality, scan.unit, first
         )
-        for z in outward(scan.shape[0], first):
-            writer.array[z] = account.slice(scan, z, strength, progress)
-            progress.step(slice=(path, z))
-        report = account.report(scan, strength, since)
+        progress.tell(series=found, device=account.device)
+        for z, values in _restored(account, scan, outward(scan.shape[0], first), progress):
+            writer.array[z] = values
+            if restorer.dims == 2:
+                progress.step(slice=(path, z))
+        report = account.report(scan, since)
         made = Scan(
             stored=writer.array,
             geometry=scan.geometry,
@@ -90,6 +96,19 @@ def restore(request: RestoreRequest, workspace: Workspace, progress: Progress) -
     return RestoreResult(series_id, "", report)
 
 
+def _restored(account: Account, scan: Scan, order: Iterable[int], progress: Progress) -> Iterator[tuple[int, NDArray]]:
+    """Slice numbers and restored slices in native units, in this order."""
+    if account.restorer.dims == 2:
+        for z in order:
+            yield z, account.slice_of(scan, z, {}, progress)
+        return
+    wanted = list(order)
+    region = slice(wanted[0], wanted[0] + 1) if len(wanted) == 1 else None
+    volume = account.volume_of(scan, region, progress)
+    for z in wanted:
+        yield z, volume[z - (region.start if region else 0)]
+
+
 def prepare(request: PrepareModelRequest, workspace: Workspace, progress: Progress) -> None:
     """Load a network into this worker; filters need no loading.
 
@@ -104,14 +123,18 @@ def prepare(request: PrepareModelRequest, workspace: Workspace, progress: Progre
 def _restorer(request: RestoreRequest, scan: Scan, workspace: Workspace) -> Restorer:
     if request.model_id.startswith("filter-"):
         return classical_restorer(request.model_id, scan.modality)
-    return NetworkRestorer(workspace.library.load(request.model_id, request.device), request.tile_px)
+    model = workspace.library.load(request.model_id, request.device)
+    if model.card.serves != "restoration":
+        raise UnsuitableModelError(f"{model.card.name} restores no scans.", "Choose a model that restores.")
+    return NetworkRestorer(model, request.tile_px, scan.modality)
 
 
 @dataclass
-class _Account:
-    """Runs slices and keeps count of what changed."""
+class Account:
+    """Runs slices or the volume, and keeps count of what changed."""
 
     restorer: Restorer
+    strength: float
     shift_sum: float = 0.0
     voxels: int = 0
     outside: int = 0
@@ -120,14 +143,27 @@ class _Account:
 
     @property
     def device(self) -> str:
+        """Where it runs."""
         return str(self.restorer.model.device) if isinstance(self.restorer, NetworkRestorer) else "cpu"
 
-    def slice(self, scan: Scan, z: int, strength: float, progress: Progress) -> NDArray[np.float32]:
+    def slice_of(self, scan: Scan, z: int, maps: Maps, progress: Progress) -> NDArray:
         """One restored slice in native units; padding takes no part and keeps its value."""
-        original = np.asarray(scan.slice_values(z), dtype=np.float32)
+        original = np.asarray(scan.slice_values(z))
         padding = scan.padding[z] if scan.padding is not None else None
-        given = original if padding is None else np.where(padding, np.float32(np.nan), original)
-        restored: RestoredSlice = self.restorer.restore_slice(given, strength, progress)
+        restored = self.restorer.restore_slice(_without_padding(original, padding), self.strength, progress, maps)
+        return self._count(original, restored, padding)
+
+    def volume_of(self, scan: Scan, region: slice | None, progress: Progress) -> NDArray[np.float32]:
+        """The restored slices of a region in native units, or of the whole volume."""
+        assert isinstance(self.restorer, NetworkRestorer)
+        original = np.stack([np.asarray(scan.slice_values(z), np.float32) for z in range(scan.shape[0])])
+        given = _without_padding(original, scan.padding)
+        restored = self.restorer.restore_volume(given, self.strength, progress, region)
+        chosen = region or slice(None)
+        padding = None if scan.padding is None else scan.padding[chosen]
+        return self._count(original[chosen], restored, padding)
+
+    def _count(self, original: NDArray, restored: Restored, padding: NDArray[np.bool_] | None) -> NDArray:
         values = restored.values if padding is None else np.where(padding, original, restored.values)
         if not np.isfinite(values).all():
             raise ComputeError(
@@ -138,27 +174,28 @@ class _Account:
         self.voxels += values.size - padded
         self.outside += max(0, restored.outside_range - padded)
         self.tile_px = restored.tile_px
-        self.noise.append((content_noise(original), content_noise(values)))
+        pairs = zip(original, values, strict=True) if self.restorer.dims == 3 else [(original, values)]
+        self.noise += [(content_noise(_grey(before)), content_noise(_grey(after))) for before, after in pairs]
         return values
 
     def provenance(self) -> dict[str, Any]:
         """Which model made it; what export and the header chip read."""
-        if isinstance(self.restorer, NetworkRestorer):
-            card = self.restorer.model.card
-            return {
-                "task": card.task,
-                "model_id": card.id,
-                "model": card.name,
-                "version": card.version,
-                "sha256": card.sha256,
-            }
-        assert isinstance(self.restorer, FilterRestorer)
-        return {"task": "filter", "model_id": self.restorer.id, "model": self.restorer.name, "version": ""}
+        if not isinstance(self.restorer, NetworkRestorer):
+            assert isinstance(self.restorer, FilterRestorer)
+            return {"task": "filter", "model_id": self.restorer.id, "model": self.restorer.name, "version": ""}
+        card = self.restorer.model.card
+        return {
+            "task": card.task,
+            "model_id": card.id,
+            "model": card.name,
+            "version": card.version,
+            "sha256": card.sha256,
+        }
 
-    def report(self, scan: Scan, strength: float, since: float) -> dict[str, Any]:
+    def report(self, scan: Scan, since: float) -> dict[str, Any]:
         """What a person is told after the run, in plain numbers."""
         before, after = (sum(pair[side] for pair in self.noise) for side in (0, 1))
-        return {
+        told: dict[str, Any] = {
             "mean_shift": round(self.shift_sum / max(self.voxels, 1), 4),
             "noise_change_percent": round(100 * (after / before - 1), 1) if before > 0 else 0.0,
             "voxels_outside_range": self.outside,
@@ -167,5 +204,16 @@ class _Account:
             "tile_px": self.tile_px,
             "model": self.provenance()["model"],
             "unit": scan.unit,
-            "strength": strength,
+            "strength": self.strength,
         }
+        if isinstance(self.restorer, NetworkRestorer) and self.tile_px and self.restorer.per_tile:
+            told["per_tile"] = list(self.restorer.per_tile)
+        return told
+
+
+def _without_padding(values: NDArray, padding: NDArray[np.bool_] | None) -> NDArray:
+    return values if padding is None else np.where(padding, np.float32(np.nan), values)
+
+
+def _grey(values: NDArray) -> NDArray:
+    return values.mean(axis=2, dtype=np.float32) if values.ndim == 3 else values

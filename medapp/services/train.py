@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from medapp.errors import TrainingError
-from medapp.networks.card import Card
+from medapp.networks.card import Card, Intake
 from medapp.networks.checkpoint import keep_weights
 from medapp.networks.registry import architecture
 from medapp.progress import Progress
@@ -86,10 +86,7 @@ def _card(
         architecture=recipe.architecture,
         config=recipe.config,
         task=recipe.task,
-        modality=modality,
-        unit=unit,
-        value_range=recipe.value_range,
-        network_range=recipe.network_range,
+        takes=(Intake(modality, unit, recipe.value_range, recipe.network_range),),
         sha256="0" * 64,  # keep_weights fills it in
         size_multiple=architecture(recipe.architecture).size_multiple,
         spacing_mm=(round(spacing_mm[0], 3), round(spacing_mm[1], 3)),

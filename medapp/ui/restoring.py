@@ -92,13 +92,13 @@ class Restoring(QObject):
 
     @property
     def restorers(self) -> list[dict[str, Any]]:
-        """Models that restore; those that answer clicks are left out."""
-        return [model for model in self.models if model.get("task", "restore") not in ("segment", "prompt", "sam")]
+        """Models that restore."""
+        return [model for model in self.models if model.get("serves", "restoration") == "restoration"]
 
     @property
     def segmenters(self) -> list[dict[str, Any]]:
         """Models that answer clicks."""
-        return [model for model in self.models if model.get("task", "restore") in ("segment", "prompt", "sam")]
+        return [model for model in self.models if model.get("serves") == "regions"]
 
     def _on_series_opened(self, _series_id: str) -> None:
         if self.series_id != self._asked_for:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from medapp.errors import WeightsError
-from medapp.networks.card import Card, parse_card, read_card
+from medapp.networks.card import Card, Intake, parse_card, read_card
 
 CARD = Card(
     id="toy-1",
@@ -15,10 +15,7 @@ CARD = Card(
     version="1",
     architecture="restore_rwkv",
     task="ct-denoise",
-    modality="CT",
-    unit="HU",
-    value_range=(-1024.0, 3072.0),
-    network_range=(-8.0, 24.0),
+    takes=(Intake("CT", "HU", (-1024.0, 3072.0), (-8.0, 24.0)),),
     sha256="0" * 64,
     config={"dim": 4},
     spacing_mm=(0.4, 1.0),
@@ -31,11 +28,28 @@ def test_a_card_survives_its_json():
     assert parse_card(CARD.to_json()).summary() == CARD.summary()
 
 
+def test_cards_of_the_first_format_are_still_read():
+    entries = CARD.summary()
+    (intake,) = entries.pop("takes")
+    for key in ("serves", "inputs", "region_engine", "dims", "extent_mm"):
+        del entries[key]
+    del intake["curve"]
+    old = parse_card(json.dumps({**entries, **intake, "format": 1}))
+    assert old == CARD
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"value_range": [3072, -1024]}, "value_range"),
-        ({"value_range": [float("nan"), 1]}, "value_range"),
+        ({"takes": [{"modality": "CT", "unit": "HU", "value_range": [3072, -1024]}]}, "value_range"),
+        ({"takes": [{"modality": "CT", "unit": "HU", "value_range": [float("nan"), 1]}]}, "value_range"),
+        ({"takes": [{"modality": "CT", "unit": "HU"}]}, "value_range"),
+        ({"takes": []}, "takes"),
+        ({"takes": [CARD.summary()["takes"][0]] * 2}, "twice"),
+        ({"inputs": ["eval"]}, "inputs"),
+        ({"serves": "coffee"}, "serves"),
+        ({"dims": 4}, "dims"),
+        ({"extent_mm": -1}, "extent_mm"),
         ({"sha256": "xyz"}, "sha256"),
         ({"id": "../evil"}, "'id'"),
         ({"channels": 2}, "channels"),
@@ -53,8 +67,8 @@ def test_a_card_that_is_not_valid_says_where(change, told):
 
 def test_missing_entries_are_named():
     entries = CARD.summary()
-    del entries["modality"]
-    with pytest.raises(WeightsError, match="missing modality"):
+    del entries["task"]
+    with pytest.raises(WeightsError, match="missing task"):
         parse_card(json.dumps(entries))
 
 

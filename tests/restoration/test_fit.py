@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from medapp.networks.card import Intake
 from medapp.restoration.fit import ScanFacts, fit_card, fit_filter
 from tests.networks.test_card import CARD
 
@@ -36,3 +37,49 @@ def test_other_scans_say_why(change, level, told):
 def test_the_filter_takes_every_grey_modality_and_no_colour():
     assert fit_filter(replace(CT, modality="PT", unit="SUV")).level == "green"
     assert fit_filter(ScanFacts(None, "arbitrary", (1, 64, 64, 3))).level == "blocked"
+
+
+SUV = replace(CARD, takes=(Intake("PT", "SUV", (0.0, 20.0)),), extent_mm=200.0, spacing_mm=None)
+
+
+def test_whole_body_pet_is_blocked_for_models_trained_on_crops():
+    crop, body = (ScanFacts("PT", "SUV", (20, side, side), (4.0, 4.0)) for side in (60, 168))
+    assert fit_card(crop, SUV).level == "green"
+    fit = fit_card(body, SUV)
+    assert fit.level == "blocked"
+    assert fit.reason == "trained on crops of 200 mm; this scan is 672 mm wide"
+    assert fit_card(replace(body, spacing_mm=None), SUV).level == "amber"
+
+
+def test_pet_in_other_units_than_suv_is_blocked():
+    facts = ScanFacts("PT", "BQML", (20, 60, 60), (4.0, 4.0))
+    assert fit_card(facts, SUV).reason == "needs values in SUV; these are in BQML"
+
+
+def test_a_model_for_several_modalities_asks_each_for_its_unit():
+    card = replace(
+        CARD, takes=(*CARD.takes, Intake("PT", "SUV", (0.0, 20.0)), Intake("MR", "arbitrary", (0.0, 4095.0)))
+    )
+    assert fit_card(CT, card).reason == "made for CT or PT or MR"
+    assert fit_card(replace(CT, modality="MR", unit="arbitrary"), card).level == "green"
+    assert fit_card(replace(CT, modality="PT"), card).reason == "needs values in SUV; these are in HU"
+    assert fit_card(replace(CT, modality="US"), card).level == "blocked"
+
+
+def test_a_volume_model_needs_enough_slices():
+    fit = fit_card(replace(CT, shape=(4, 512, 512)), replace(CARD, dims=3, min_side_px=8))
+    assert fit.reason == "needs at least 8 px and slices a side; this has 4"
+
+
+def test_regions_of_another_engine_than_in_training_are_amber():
+    card = replace(CARD, inputs=("region_map",), region_engine="SAM · vit_b")
+    assert fit_card(CT, card).level == "green"
+    assert fit_card(CT, card, "SAM · vit_b").level == "green"
+    fit = fit_card(CT, card, "region tree")
+    assert (fit.level, fit.reason) == ("amber", "trained with SAM · vit_b; these regions are from region tree")
+
+
+def test_colour_models_take_pictures_that_do_not_say_what_they_are():
+    card = replace(CARD, channels=3, takes=(Intake("XC", "arbitrary", (0.0, 255.0)),), spacing_mm=None)
+    assert fit_card(ScanFacts(None, "arbitrary", (1, 64, 64, 3)), card).level == "green"
+    assert fit_card(CT, card).reason == "made for colour images"

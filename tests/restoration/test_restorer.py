@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from medapp.errors import Cancelled, ComputeError, UnsuitableModelError
+from medapp.networks.card import Intake
 from medapp.networks.library import LoadedModel
 from medapp.progress import Progress
 from medapp.restoration.classical import classical_restorer
@@ -39,9 +40,11 @@ def _slice(shape=(50, 70), low=-1024.0, high=3072.0):
 
 
 @pytest.mark.parametrize("network_range", [(0.0, 1.0), (-8.0, 24.0), (-1.0, 1.0)])
-def test_values_come_back_within_a_hundredth_of_a_hu(network_range):
+@pytest.mark.parametrize("curve", ["linear", "log"])
+def test_values_come_back_within_a_hundredth_of_a_hu(network_range, curve):
     values = _slice()
-    restored = _restorer(_Change(), network_range=network_range).restore_slice(values)
+    takes = (Intake("CT", "HU", (-1024.0, 3072.0), network_range, curve),)
+    restored = _restorer(_Change(), takes=takes).restore_slice(values)
     assert np.abs(restored.values - values).max() <= 0.01
     assert restored.values.dtype == np.float32
     assert restored.outside_range == 0
@@ -129,3 +132,69 @@ def test_filters_leave_constant_and_unknown_voxels_alone():
 def test_unknown_filters_are_refused():
     with pytest.raises(UnsuitableModelError):
         classical_restorer("filter-magic")
+
+
+class _ByRegion(nn.Module):
+    """Adds each pixel's region number, and what it was told about the whole image."""
+
+    def context(self, image):
+        return {"mean": image.mean()}
+
+    def forward(self, image, region_map, mean=0.0):
+        assert region_map.shape == (image.shape[0], *image.shape[2:])
+        return image + region_map[:, None] + mean
+
+
+def test_region_maps_and_what_is_known_of_the_whole_reach_every_tile():
+    regions = np.arange(100 * 140).reshape(100, 140) % 7
+    takes = (Intake("CT", "HU", (0.0, 100.0), (0.0, 100.0)),)
+    values = _slice((100, 140), 10, 20)
+    restorer = _restorer(_ByRegion(), tile_px=64, takes=takes, inputs=("region_map",))
+    restored = restorer.restore_slice(values, maps={"region_map": regions})
+    assert restored.tile_px == 64
+    np.testing.assert_allclose(restored.values, values + regions + values.mean(), atol=0.01)
+
+
+def test_a_missing_or_foreign_region_map_is_said():
+    restorer = _restorer(_ByRegion(), inputs=("region_map",))
+    with pytest.raises(UnsuitableModelError, match="needs a region map"):
+        restorer.restore_slice(_slice())
+    with pytest.raises(UnsuitableModelError, match="region map is 3 × 2, the slice is 70 × 50"):
+        restorer.restore_slice(_slice(), maps={"region_map": np.zeros((2, 3), np.int32)})
+
+
+def test_each_modality_enters_by_its_own_range():
+    takes = (Intake("CT", "HU", (-1000.0, 1000.0)), Intake("PT", "SUV", (0.0, 20.0)))
+    for modality, per_unit in (("CT", 2000.0), ("PT", 20.0)):
+        restorer = _restorer(_Change(0.01), takes=takes)
+        restorer.modality = modality
+        values = np.full((16, 16), 5.0, np.float32)
+        np.testing.assert_allclose(restorer.restore_slice(values).values, 5.0 + 0.01 * per_unit, rtol=1e-4)
+
+
+class _PerChannel(nn.Module):
+    def forward(self, image):
+        return image + torch.tensor([0.0, 0.1, 0.2])[None, :, None, None]
+
+
+def test_colours_come_back_as_colours():
+    takes = (Intake("XC", "arbitrary", (0.0, 255.0)),)
+    restorer = _restorer(_PerChannel(), takes=takes, channels=3)
+    restored = restorer.restore_slice(np.full((20, 30, 3), 100, np.uint8)).values
+    assert restored.dtype == np.uint8
+    assert restored.shape == (20, 30, 3)
+    np.testing.assert_array_equal(restored[5, 5], [100, 126, 151])
+
+
+def test_volumes_are_restored_as_volumes_and_one_slice_of_them_alone():
+    takes = (Intake("PT", "SUV", (0.0, 20.0), (0.0, 20.0)),)
+    restorer = _restorer(_Change(1.0), takes=takes, dims=3, size_multiple=8)
+    values = np.random.default_rng(0).uniform(0, 10, (21, 33, 40)).astype(np.float32)
+    values[3, 4, 5] = np.nan
+    whole = restorer.restore_volume(values, 0.5, Progress())
+    np.testing.assert_allclose(whole.values, np.where(np.isnan(values), values, values + 0.5), atol=1e-4)
+    assert whole.outside_range == 1
+    one = restorer.restore_volume(values, 1.0, Progress(), slice(7, 8))
+    np.testing.assert_allclose(one.values, values[7:8] + 1.0, atol=1e-4)
+    with pytest.raises(UnsuitableModelError, match="takes volumes only"):
+        restorer.restore_slice(values[0])

@@ -20,7 +20,7 @@ def _image(shape):
 @pytest.mark.parametrize("tile", [64, 96, 200])
 def test_tiles_of_a_local_filter_equal_the_whole_image(shape, tile):
     image = _image(shape)
-    local = lambda part: ndi.uniform_filter(part, 3)  # noqa: E731
+    local = lambda part, _maps: ndi.uniform_filter(part, 3)  # noqa: E731
     whole, _ = run_tiled(image, local, Tiling(), CPU, Progress())
     tiled, used = run_tiled(image, local, Tiling(tile_px=tile), CPU, Progress())
 
@@ -33,7 +33,7 @@ def test_tiles_of_a_local_filter_equal_the_whole_image(shape, tile):
 def test_tiles_of_different_brightness_fade_into_each_other():
     calls = iter(range(100))
     tiled, _ = run_tiled(
-        np.zeros((128, 400), np.float32), lambda part: part + next(calls), Tiling(tile_px=128), CPU, Progress()
+        np.zeros((128, 400), np.float32), lambda part, _maps: part + next(calls), Tiling(tile_px=128), CPU, Progress()
     )
     assert np.abs(np.diff(tiled, axis=1)).max() < 0.1
 
@@ -41,7 +41,7 @@ def test_tiles_of_different_brightness_fade_into_each_other():
 def test_memory_that_runs_out_halves_the_tile():
     sides = []
 
-    def hungry(part):
+    def hungry(part, _maps):
         sides.append(max(part.shape))
         if max(part.shape) > 100:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -56,7 +56,7 @@ def test_memory_that_runs_out_halves_the_tile():
 
 
 def test_memory_that_is_never_enough_is_said_in_one_line():
-    def starved(part):
+    def starved(part, _maps):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     with pytest.raises(ComputeError, match="not enough memory") as caught:
@@ -65,7 +65,7 @@ def test_memory_that_is_never_enough_is_said_in_one_line():
 
 
 def test_our_own_errors_are_not_mistaken_for_memory():
-    def broken(part):
+    def broken(part, _maps):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
@@ -75,7 +75,7 @@ def test_our_own_errors_are_not_mistaken_for_memory():
 def test_a_slice_too_large_for_memory_is_cut_from_the_start():
     sides = []
 
-    def run(part):
+    def run(part, _maps):
         sides.append(max(part.shape))
         return part
 

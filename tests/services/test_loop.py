@@ -153,7 +153,8 @@ def test_models_say_how_they_fit_and_why(workspace, project):
         nlm = next(row for row in rows if row["id"] == "filter-nlm")
         assert nlm["fit"] == "green"
         assert all(row["fit"] in ("green", "amber", "blocked") and row["reason"] for row in rows if row["fit"])
-    networks = [row for row in ask(workspace, ModelsRequest(str(project), mr)).result if row["modality"] == "CT"]
+    listed = ask(workspace, ModelsRequest(str(project), mr)).result
+    networks = [row for row in listed if [intake["modality"] for intake in row["takes"]] == ["CT"]]
     assert all(row["fit"] == "blocked" and "CT" in row["reason"] for row in networks)
 
 

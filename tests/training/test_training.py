@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from medapp.errors import Cancelled, TrainingError
+from medapp.networks.card import Intake
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
 from medapp.services.train import train
@@ -32,7 +33,7 @@ def test_a_run_leaves_a_model_that_loads_with_its_card(tmp_path, data):
     assert result["iteration"] == 6
     library = ModelLibrary(tmp_path / "run", tmp_path / "none")
     card = library.card("toy")
-    assert (card.modality, card.unit, card.value_range) == ("CT", "HU", (-1024.0, 3072.0))
+    assert card.takes == (Intake("CT", "HU", (-1024.0, 3072.0), (-8.0, 24.0)),)
     assert card.data == ({"name": "phantom", "licence": "CC0", "patients": 1},)
     assert library.load("toy", "cpu").network is not None
     curves = [json.loads(line) for line in (tmp_path / "run" / "curves.jsonl").read_text().splitlines()]
