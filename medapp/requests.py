@@ -112,6 +112,19 @@ class RegionTreeRequest(SliceRequest):
 
 
 @dataclass(frozen=True)
+class RegionMapRequest(SliceRequest):
+    """Divide a slice into the regions a network attends within; stored as a revision. Result: ``RegionMapResult``.
+
+    Attributes:
+        model_id: A SAM of the library; empty = the region tree.
+    """
+
+    TITLE: ClassVar[str] = "Find regions"
+
+    model_id: str = ""
+
+
+@dataclass(frozen=True)
 class RefineRequest(SliceRequest):
     """Solve the unknown band of a trimap; result: ``AlphaResult``.
 
@@ -312,6 +325,24 @@ class PromptResult:
     scores: tuple[float, ...]
     ticket: int
     model: str
+
+
+@dataclass(frozen=True)
+class RegionMapResult:
+    """A region map that was stored.
+
+    Attributes:
+        region_map_id: Its number in the project.
+        engine: As shown, such as ``region tree`` or ``SAM · vit_b``.
+        regions: How many regions it shows.
+        mattes: How many accepted masks were painted in.
+    """
+
+    region_map_id: int
+    engine: str
+    regions: int
+    mattes: int
+    seconds: float
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ _SERVICES: dict[type[ask.Request], str] = {
     ask.SampleRequest: "sample:add_sample",
     ask.ImportMasksRequest: "import_masks:import_masks",
     ask.RegionTreeRequest: "region_trees:build_tree",
+    ask.RegionMapRequest: "region_maps:find_regions",
     ask.PromptRequest: "propose:propose",
     ask.RefineRequest: "refine:refine",
     ask.ModelsRequest: "models:list_models",

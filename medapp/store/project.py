@@ -23,12 +23,22 @@ from medapp.store.checking import find_problems
 from medapp.store.database import Database, explained
 from medapp.store.keeping import JournalEntry
 from medapp.store.lock import WriterLock
+from medapp.store.region_maps import RegionMapInfo, RegionMapRevision, RegionMapShelf
 from medapp.store.revisions import Revision
 from medapp.store.series import SeriesInfo
 from medapp.store.shelf import SeriesShelf, meta, png, set_meta
 from medapp.store.voxels import VoxelWriter, sweep
 
-__all__ = ["JournalEntry", "Project", "Recovered", "Revision", "SeriesInfo", "VoxelWriter"]
+__all__ = [
+    "JournalEntry",
+    "Project",
+    "Recovered",
+    "RegionMapInfo",
+    "RegionMapRevision",
+    "Revision",
+    "SeriesInfo",
+    "VoxelWriter",
+]
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +53,7 @@ class Recovered:
     at: str
 
 
-class Project(SeriesShelf):
+class Project(SeriesShelf, RegionMapShelf):
     """A project folder ``name.medapp``: ``project.sqlite`` and immutable ``voxels/<sha256>``.
 
     Made by ``create`` or ``open``; usable as a context manager. Calls may come from several threads.
@@ -51,7 +61,7 @@ class Project(SeriesShelf):
     Attributes:
         path: The folder.
         mode: ``write`` = the window, one at a time; ``read`` = nothing is changed; ``worker`` = a worker process that
-            adds series while the window holds the lock.
+            adds series and region maps while the window holds the lock.
         reader: The person, written into revisions.
         recovered: Edits that a crash had left behind, or None.
         warnings: What the user should be told once after opening, one line each.

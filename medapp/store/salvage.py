@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, func, insert, select
 
 from medapp.errors import MedappError
-from medapp.store import codec, revisions, tables
+from medapp.store import codec, region_maps, revisions, tables
 from medapp.store.database import Database, driver
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,11 @@ def _copy_all(source: Any, restored: Database) -> int:
         for row in _rows(source, target, tables.revisions, "revision_id"):
             with _attempt(target):
                 _copy_revision(source, target, row)
+        for row in _rows(source, target, tables.region_maps, "region_map_id"):
+            with _attempt(target):
+                target.execute(insert(tables.region_maps).values(**row))
+                number = tables.region_maps.c.region_map_id == row["region_map_id"]
+                region_maps.region_map_from(target.execute(select(tables.region_maps).where(number)).mappings().one())
     return edits
 
 

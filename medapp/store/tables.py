@@ -17,9 +17,9 @@ from sqlalchemy import (
 )
 
 APPLICATION_ID = 0x6D656461  # "meda"
-SCHEMA_VERSION = 3
-HEAD_REVISION = "0003"
-REVISIONS = ("0001", "0002", "0003")  # every alembic revision that this medapp knows, oldest first
+SCHEMA_VERSION = 4
+HEAD_REVISION = "0004"
+REVISIONS = ("0001", "0002", "0003", "0004")  # every alembic revision that this medapp knows, oldest first
 
 metadata = MetaData(
     naming_convention={
@@ -127,6 +127,29 @@ revisions = Table(
     Column("parent_sha256", String),
     Column("thumbnail", LargeBinary),
     Index("ix_revisions_series_id_revision_id", "series_id", "revision_id"),
+    sqlite_autoincrement=True,
+)
+
+# Regions of slices for networks that attend within regions: inserted, never updated, the newest one counts.
+region_maps = Table(
+    "region_maps",
+    metadata,
+    Column("region_map_id", Integer, primary_key=True, autoincrement=True),
+    Column("series_id", String, ForeignKey("series.series_id"), nullable=False),
+    Column("axis", Integer, nullable=False),
+    Column("slice_index", Integer, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("engine_id", String, nullable=False),
+    Column("settings", Text, nullable=False),
+    Column("regions", Integer, nullable=False),
+    Column("mattes", Integer, nullable=False),
+    Column("mattes_sha256", String, nullable=False),
+    Column("journal_seq", Integer, nullable=False),
+    Column("reader", Text, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("labels", LargeBinary, nullable=False),
+    Column("labels_sha256", String, nullable=False),
+    Index("ix_region_maps_series_id_axis_slice_index", "series_id", "axis", "slice_index"),
     sqlite_autoincrement=True,
 )
 
