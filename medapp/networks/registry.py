@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medapp.errors import WeightsError
 from medapp.networks.architectures.restore_rwkv import RestoreRWKV, drop_derived_keys
+from medapp.networks.architectures.sgsgan import SGSGAN
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,16 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         global_quantities=("WKV decay",),
         # measured: the widest tensors are 4 x 2 dim channels at half size, or 2 dim at full size
         bytes_per_px=lambda config: 160 * int(config.get("dim", 48)),
+    ),
+    "sgsgan": Architecture(
+        title="SGSGAN-style",
+        build=SGSGAN,
+        adapt=as_published,
+        size_multiple=8,
+        min_side_px=8,
+        global_quantities=("style codes",),
+        # measured: 3 x the first width enters the finest style layer, once as it is and once scaled
+        bytes_per_px=lambda config: 56 * int(config.get("channels", (32,))[0]),
     ),
 }
 
