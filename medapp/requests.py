@@ -213,12 +213,21 @@ class ModelsRequest(Request):
 
 @dataclass(frozen=True)
 class ImportModelRequest(Request):
-    """Check a foreign weights file and add it to the library; result: the model id."""
+    """Check a foreign weights file and add it to the library; result: the model id.
+
+    Attributes:
+        architecture: Empty = told by the card beside the file, or by the weights.
+        modality, unit, value_range: What it was trained on, where the publication does not tell; a modality alone
+            narrows a model that was published for several.
+    """
 
     TITLE: ClassVar[str] = "Import model"
 
     path: str
     architecture: str = ""
+    modality: str = ""
+    unit: str = ""
+    value_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     bring = actions.add_parser("import", help="check a weights file and add it as safetensors with a card")
     bring.add_argument("file")
     bring.add_argument("--architecture", default="", help="needed where the file's keys do not tell")
+    bring.add_argument("--modality", default="", help="DICOM code of what it was trained on, such as CT")
+    bring.add_argument("--unit", default="", help="of --range; HU for CT and SUV for PT unless given")
+    bring.add_argument("--range", type=_range, help="native values LOW,HIGH that its input was scaled from")
     same = actions.add_parser("parity", help="compare networks with the published ones by files of reference tensors")
     same.add_argument("files", nargs="+", metavar="FILE")
     same.add_argument("--json", action="store_true", help="a JSON line for each file")
@@ -36,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "parity":
         return parity([Path(file) for file in arguments.files], arguments.json)
     if arguments.action == "import":
-        return _print(_ask(ImportModelRequest(arguments.file, arguments.architecture)))
+        return _print(_ask(_import_request(arguments)))
     outcome = _ask(ModelsRequest())
     if not isinstance(outcome, Done):
         return _print(outcome)
@@ -75,6 +78,20 @@ def parity(paths: list[Path], as_json: bool) -> int:
             )
         print(json.dumps(row, ensure_ascii=False) if as_json else line)
     return status
+
+
+def _import_request(arguments: argparse.Namespace) -> ImportModelRequest:
+    return ImportModelRequest(
+        arguments.file, arguments.architecture, arguments.modality.upper(), arguments.unit, arguments.range
+    )
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError("two numbers, such as -1024,3072") from error
+    return low, high
 
 
 def _ask(request: Request) -> Outcome:

@@ -205,7 +205,7 @@ def _problem(entries: Mapping[str, Any]) -> str:
         return f"'serves' must be one of {', '.join(SERVES)}"
     if not all(entry in INPUTS for entry in _list_of(entries, "inputs")):
         return f"'inputs' must be a list out of {', '.join(INPUTS)}"
-    problem = _intake_problem(entries["takes"], may_be_empty=entries.get("serves") == "regions")
+    problem = _intake_problem(entries["takes"], may_be_empty=entries.get("serves") in ("regions", "matting"))
     if problem:
         return problem
     spacing, extent = entries.get("spacing_mm"), entries.get("extent_mm")

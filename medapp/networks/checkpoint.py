@@ -77,8 +77,7 @@ def fitting_weights(content: Mapping[str, Any], architecture_name: str, config: 
     """
     expected = expected_tensors(architecture_name, config)
     adapt = architecture(architecture_name).adapt
-    candidates = [content, *(content[key] for key in WRAPPERS if isinstance(content.get(key), dict))]
-    tried = [adapt(_bare(candidate)) for candidate in candidates]
+    tried = [adapt(candidate) for candidate in candidates(content)]
     fitting = [weights for weights in tried if not _mismatch(weights, expected)]
     if len(fitting) > 1:
         raise WeightsError("The file holds several sets of weights that fit", "Save the wanted set alone")
@@ -140,6 +139,12 @@ def import_weights(path: Path, card: Card, folder: Path) -> Card:
         WeightsError: See ``read_weights`` and ``keep_weights``.
     """
     return keep_weights(read_weights(path, card.architecture, card.config), card, folder)
+
+
+def candidates(content: Mapping[str, Any]) -> list[dict[str, Tensor]]:
+    """What may be the weights in a file: all of it, or one of the usual wrappings."""
+    wrapped = (content[key] for key in WRAPPERS if isinstance(content.get(key), dict))
+    return [_bare(candidate) for candidate in (content, *wrapped)]
 
 
 def expected_tensors(architecture_name: str, config: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -8,14 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from medapp.errors import WeightsError
 from medapp.networks.card import Card
-from medapp.networks.checkpoint import WRAPPERS, file_sha256, keep_weights, read_tensors
+from medapp.networks.checkpoint import candidates, file_sha256, keep_weights, read_tensors
 from medapp.regions.segment_anything_import import load_segment_anything
 
 log = logging.getLogger(__name__)
@@ -183,27 +182,27 @@ def _check_keys(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise WeightsError(f"These weights do not fit SAM ({'; '.join(parts)}).", _HINT)
 
 
+def is_sam(path: Path) -> bool:
+    """True when a weights file looks like SAM's by its keys.
+
+    Raises:
+        WeightsError: The file is damaged or unsafe.
+    """
+    return any(_MARK in weights for weights in candidates(read_tensors(path)))
+
+
 def read_sam_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint, read safely, whatever they were wrapped in.
 
     Raises:
         WeightsError: The file is damaged, unsafe, or holds no SAM or several.
     """
-    content = read_tensors(path)
-    candidates = [content, *(content[key] for key in WRAPPERS if isinstance(content.get(key), dict))]
-    found = [bare for bare in (_bare(candidate) for candidate in candidates) if _MARK in bare]
+    found = [weights for weights in candidates(read_tensors(path)) if _MARK in weights]
     if not found:
         raise WeightsError(f"These weights are not SAM's: {_MARK} is missing.", _HINT)
     if len(found) > 1:
         raise WeightsError("The file holds several sets of SAM weights.", "Save the wanted set alone.")
     return found[0]
-
-
-def _bare(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if tensors and all(key.startswith("module.") for key in tensors):
-        return {key.removeprefix("module."): value for key, value in tensors.items()}
-    return tensors
 
 
 def import_checkpoint(path: Path, models_dir: Path) -> str:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from medapp.errors import UsageError
+from medapp.networks.card import Intake, read_card
 from medapp.progress import Progress
 from medapp.requests import ImportModelRequest, ModelsRequest
 from medapp.restoration.fit import Fit, ScanFacts, fit_card, fit_filter
 from medapp.services.workspace import Workspace
 
+UNITS = {"CT": "HU", "PT": "SUV"}
+"""Units by modality; the others are arbitrary."""
 FILTER_ID = "filter-nlm"
 
 
@@ -57,22 +60,38 @@ def list_models(request: ModelsRequest, workspace: Workspace, progress: Progress
 def import_model(request: ImportModelRequest, workspace: Workspace, progress: Progress) -> str:
     """Check a weights file, keep it as safetensors with a card, and return the new model's id.
 
+    A card (``.json``) beside the file is followed; without one the card is made from what was published.
+
     Raises:
-        WeightsError: The file is unsafe, damaged or of another architecture.
-        UsageError: The file does not tell its architecture.
+        WeightsError: The file is unsafe, damaged or of another architecture, or its range is not known.
+        UsageError: There is no such file, or what was said contradicts itself or the card.
     """
-    path = Path(request.path)
+    from medapp.networks.checkpoint import import_weights
+    from medapp.networks.published import import_published
+    from medapp.regions.sam_checkpoint import ARCHITECTURE, import_checkpoint, is_sam
+
+    path, folder = Path(request.path), workspace.library.user_folder
     if not path.is_file():
         raise UsageError(f"There is no file {path.name}.", "Name a .pth or .safetensors file.")
-    workspace.library.user_folder.mkdir(parents=True, exist_ok=True)
-    if request.architecture in ("", "sam"):
-        from medapp.regions.sam_checkpoint import import_checkpoint
-
-        return import_checkpoint(path, workspace.library.user_folder)
-    from medapp.networks.card import read_card
-    from medapp.networks.checkpoint import import_weights
-
-    card = read_card(path.with_suffix(".json"))  # range, unit and configuration cannot be told from the weights
-    if card.architecture != request.architecture:
+    takes = _takes(request)
+    folder.mkdir(parents=True, exist_ok=True)
+    card_path = path.with_suffix(".json")
+    card = read_card(card_path) if card_path.is_file() else None
+    if card is not None and request.architecture not in ("", card.architecture):
         raise UsageError(f"The card beside the file is for {card.architecture}.", "Correct the card or --architecture.")
-    return import_weights(path, card, workspace.library.user_folder).id
+    named = card.architecture if card is not None else request.architecture
+    if named == ARCHITECTURE or (not named and is_sam(path)):
+        return import_checkpoint(path, folder)
+    if card is not None:
+        return import_weights(path, card, folder).id
+    return import_published(path, folder, named, request.modality, takes).id
+
+
+def _takes(request: ImportModelRequest) -> tuple[Intake, ...]:
+    """What a person said of the scans a checkpoint was trained on; empty when the publication is to tell."""
+    if request.value_range is None:
+        return ()
+    if not request.modality or request.value_range[0] >= request.value_range[1]:
+        raise UsageError("A range needs a modality and two rising numbers.", "--modality CT --range=-1024,3072")
+    unit = request.unit or UNITS.get(request.modality, "arbitrary")
+    return (Intake(request.modality, unit, request.value_range),)

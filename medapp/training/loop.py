@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medapp.errors import TrainingError
-from medapp.networks.registry import build_network
+from medapp.networks.registry import architecture, build_network
 from medapp.progress import Progress
 from medapp.restoration.metrics import CT_DISPLAY_WINDOW, body_mask, psnr_db
 from medapp.training.data import CropSampler, CtSlice
@@ -63,6 +63,12 @@ class Trainer:
         self._run = run
         self._sampler = sampler
         self._pairs = pairs
+        needed = architecture(recipe.architecture).inputs
+        if needed:
+            raise TrainingError(
+                f"{recipe.architecture} needs a {needed[0].replace('_', ' ')}, which these training data do not have",
+                "Choose another architecture in the recipe",
+            )
         torch.manual_seed(recipe.seed)
         self.network = build_network(recipe.architecture, recipe.config)
         _start_as_identity(self.network)
@@ -120,8 +126,11 @@ class Trainer:
         degraded, reference = (torch.from_numpy(part) for part in self._sampler.batch(self.iteration))
         self.network.train()
         self._optimiser.zero_grad(set_to_none=True)
-        restored = from_network(self.network(to_network(degraded, recipe)), recipe)
-        loss = log_error(restored, reference, recipe.focus, recipe.outside_weight)
+        output = self.network(to_network(degraded, recipe))
+        restored, own_loss = output if isinstance(output, tuple) else (output, None)  # such as the balance of routers
+        loss = log_error(from_network(restored, recipe), reference, recipe.focus, recipe.outside_weight)
+        if own_loss is not None:
+            loss = loss + recipe.own_loss_weight * own_loss
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.gradient_limit)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
@@ -153,7 +162,9 @@ class Trainer:
 
     def _psnr_db(self, network: nn.Module, pair: TuningPair) -> float:
         height, width = pair.degraded.shape
-        image = torch.from_numpy(np.pad(pair.degraded, ((0, -height % 8), (0, -width % 8)), mode="reflect"))[None, None]
+        multiple = architecture(self._recipe.architecture).size_multiple
+        margins = ((0, -height % multiple), (0, -width % multiple))
+        image = torch.from_numpy(np.pad(pair.degraded, margins, mode="reflect"))[None, None]
         with torch.inference_mode():
             restored = from_network(network(to_network(image, self._recipe)), self._recipe)
         return psnr_db(restored[0, 0, :height, :width].numpy(), pair.reference, CT_DISPLAY_WINDOW, pair.is_body)

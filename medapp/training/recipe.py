@@ -30,6 +30,7 @@ class Recipe:
         reference_noise_limit: Slices noisier than this (native units, high-pass estimate) are no reference.
         focus: Native values ``(low, high)`` that matter most, the display window with a margin.
         outside_weight: Weight of errors outside of ``focus``.
+        own_loss_weight: Weight of what a network adds to the loss by itself, such as the balance of AMIR's routers.
         learning_rate, iterations, warm_up, cool_down: AdamW; constant rate, linear rise and fall at the ends.
         tuning_patients: Held out of the training rows to choose the best checkpoint.
     """
@@ -48,6 +49,7 @@ class Recipe:
     reference_noise_limit: float = 9.0
     focus: tuple[float, float] = (-200.0, 280.0)
     outside_weight: float = 0.1
+    own_loss_weight: float = 1e-3
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     gradient_limit: float = 1.0
