@@ -1,13 +1,16 @@
 """SGSGAN-style: the generator, the critic and the segmenter of our reconstruction."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from medapp.networks.architectures.sgsgan import SGSGAN, Discriminator, Segmenter
 from medapp.networks.blocks.modulated_conv import ModulatedConv
+from medapp.networks.card import Intake
 from medapp.networks.registry import ARCHITECTURES
 from medapp.progress import Progress
+from medapp.restoration.restorer import from_network, to_network
 from medapp.restoration.tiling import Tiling, run_tiled
 
 TOY = {"channels": (4, 6, 8, 10), "style_width": 8}
@@ -87,6 +90,13 @@ def test_any_size_passes_through_the_padding_of_the_restorer():
     restored, _ = run_tiled(image, run, Tiling(multiple=8), torch.device("cpu"), Progress())
     assert restored.shape == (60, 64)
     network(torch.rand(1, 1, 72, 80))  # needs none
+
+
+def test_its_logarithmic_range_is_that_of_the_spec():
+    intake = Intake("PT", "SUV", (0.0, 20.0), (0.0, 1.0), "log")
+    suv = np.array([0.0, 0.5, 5.0, 20.0], np.float32)
+    np.testing.assert_allclose(to_network(suv, intake), np.log1p(suv) / np.log(21), atol=1e-6)
+    np.testing.assert_allclose(from_network(to_network(suv, intake), intake), suv, atol=1e-5)
 
 
 @pytest.mark.parametrize("is_demodulated", [True, False])
