@@ -173,6 +173,8 @@ class RestoreRequest(Request):
         only_first: True for the preview of the visible slice: nothing is added to the project.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         tile_px: 0 = automatic.
+        region_model_id: A SAM of the library that finds the regions for models that need them; empty = region tree.
+        region_window: Display window ``(center, width)`` in which regions are found; None = the range of the values.
     """
 
     project: str
@@ -183,6 +185,8 @@ class RestoreRequest(Request):
     only_first: bool = False
     device: str = "auto"
     tile_px: int = 0
+    region_model_id: str = ""
+    region_window: tuple[float, float] | None = None
 
     @property
     def title(self) -> str:

@@ -99,6 +99,15 @@ def region_map_for(
     return _make(workspace, project, series_id, slice_index, axis, engine_model_id, window, quiet)
 
 
+def engine_title(model_id: str, workspace: Workspace) -> str:
+    """What an engine is called before it is loaded; see ``EngineRegions.engine``.
+
+    Raises:
+        WeightsError: There is no such model.
+    """
+    return f"SAM · {workspace.library.card(model_id).name.removeprefix('SAM ')}" if model_id else TREE_NAME
+
+
 def engine_regions(
     values: NDArray, window: Window | None, model_id: str, workspace: Workspace, progress: Progress
 ) -> EngineRegions:

@@ -20,7 +20,8 @@ from medapp.restoration.fit import ScanFacts
 from medapp.restoration.restorer import NetworkRestorer, Restored, Restorer
 from medapp.restoration.tiling import Maps
 from medapp.scan.lazy import outward
-from medapp.scan.scan import Scan
+from medapp.scan.scan import Scan, Window
+from medapp.services.region_maps import engine_title, region_map_for
 from medapp.services.workspace import Workspace
 
 
@@ -36,7 +37,8 @@ def restore(request: RestoreRequest, workspace: Workspace, progress: Progress) -
     project = workspace.project(request.project)
     scan = project.scan(request.series_id)
     restorer = _restorer(request, scan, workspace)
-    fit = restorer.fit(ScanFacts.of(scan))
+    regions = RegionSource(request, workspace) if "region_map" in restorer.inputs else None
+    fit = restorer.fit(ScanFacts.of(scan), regions.engine if regions else None)
     if fit.level == "blocked":
         raise UnsuitableModelError(
             f"{restorer.chip.split(' · ')[-1]} does not fit this series: {fit.reason}.", "Choose another model."
@@ -47,7 +49,7 @@ def restore(request: RestoreRequest, workspace: Workspace, progress: Progress) -
     if request.only_first:
         if restorer.dims == 2:
             progress.start(1, "slices", restorer.chip)
-        ((_, values),) = _restored(account, scan, [first], progress)
+        ((_, values),) = _restored(account, scan, [first], regions, progress)
         path = workspace.cache_folder(request.project) / f"preview-{uuid4().hex}.npy"
         np.save(path, values)
         if restorer.dims == 2:
@@ -63,7 +65,7 @@ def restore(request: RestoreRequest, workspace: Workspace, progress: Progress) -
             path, scan.shape, writer.array.dtype.str, 1.0, 0.0, restorer.chip, scan.modality, scan.unit, first
         )
         progress.tell(series=found, device=account.device)
-        for z, values in _restored(account, scan, outward(scan.shape[0], first), progress):
+        for z, values in _restored(account, scan, outward(scan.shape[0], first), regions, progress):
             writer.array[z] = values
             if restorer.dims == 2:
                 progress.step(slice=(path, z))
@@ -85,7 +87,7 @@ def restore(request: RestoreRequest, workspace: Workspace, progress: Progress) -
         series_id = project.add_derived(
             request.series_id,
             writer,
-            {**account.provenance(), **report, "medapp": __version__},
+            {**account.provenance(), **(regions.provenance() if regions else {}), **report, "medapp": __version__},
             kind="filtered" if isinstance(restorer, FilterRestorer) else "restored",
             title=restorer.chip,
             thumbnail=thumbnail,
@@ -96,11 +98,14 @@ def restore(request: RestoreRequest, workspace: Workspace, progress: Progress) -
     return RestoreResult(series_id, "", report)
 
 
-def _restored(account: Account, scan: Scan, order: Iterable[int], progress: Progress) -> Iterator[tuple[int, NDArray]]:
+def _restored(
+    account: Account, scan: Scan, order: Iterable[int], regions: RegionSource | None, progress: Progress
+) -> Iterator[tuple[int, NDArray]]:
     """Slice numbers and restored slices in native units, in this order."""
     if account.restorer.dims == 2:
         for z in order:
-            yield z, account.slice_of(scan, z, {}, progress)
+            maps = {"region_map": regions.labels(z, progress)} if regions else {}
+            yield z, account.slice_of(scan, z, maps, progress)
         return
     wanted = list(order)
     region = slice(wanted[0], wanted[0] + 1) if len(wanted) == 1 else None
@@ -127,6 +132,44 @@ def _restorer(request: RestoreRequest, scan: Scan, workspace: Workspace) -> Rest
     if model.card.serves != "restoration":
         raise UnsuitableModelError(f"{model.card.name} restores no scans.", "Choose a model that restores.")
     return NetworkRestorer(model, request.tile_px, scan.modality)
+
+
+@dataclass
+class RegionSource:
+    """Where the region maps of a run come from: stored ones, or made and stored on the way.
+
+    Attributes:
+        used: Number of the stored region map that each slice was restored with.
+    """
+
+    request: RestoreRequest
+    workspace: Workspace
+    used: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def engine(self) -> str:
+        """Name of what finds the regions."""
+        return engine_title(self.request.region_model_id, self.workspace)
+
+    def labels(self, z: int, progress: Progress) -> NDArray[np.int32]:
+        """The region map of a slice, accepted mattes painted in: ``(Y, X)`` int32."""
+        request, workspace = self.request, self.workspace
+        project, window = workspace.project(request.project), request.region_window
+        found = region_map_for(
+            workspace,
+            project,
+            request.series_id,
+            z,
+            request.region_model_id,
+            Window(*window) if window else None,
+            progress,
+        )
+        self.used[z] = found.region_map_id
+        return found.labels
+
+    def provenance(self) -> dict[str, Any]:
+        """What found the regions, and which stored maps were used."""
+        return {"region_engine": self.engine, "region_maps": {str(z): number for z, number in self.used.items()}}
 
 
 @dataclass
