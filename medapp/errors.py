@@ -5,7 +5,8 @@
     MedappError                     the world is in the way and a person can act
     ├── UnreadableFileError         a file is damaged, unsupported or unsafe
     │   ├── HoldsNoImageError       a sound file without an image (SR, RT plan, ...)
-    │   └── ChangedWhileReadingError  the file changed or vanished under us
+    │   ├── ChangedWhileReadingError  the file changed or vanished under us
+    │   └── DepthScaleError         nobody stated what the numbers of a depth file mean, or two did
     ├── MaskMismatchError           a mask does not fit the series it was meant for
     ├── ProjectError                a project cannot be used as asked
     │   ├── ProjectLockedError      another window or computer has it open
@@ -46,6 +47,10 @@ class HoldsNoImageError(UnreadableFileError):
 
 class ChangedWhileReadingError(UnreadableFileError):
     """The file changed or vanished while it was read."""
+
+
+class DepthScaleError(UnreadableFileError):
+    """Nobody stated what the numbers of a depth file mean, or two statements differ."""
 
 
 class MaskMismatchError(MedappError):

@@ -9,6 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from medapp.errors import WeightsError
+from medapp.networks.architectures.amir import AMIR
+from medapp.networks.architectures.drmc import DRMC
+from medapp.networks.architectures.medical_matting import MedicalMatting, published_matting
+from medapp.networks.architectures.pddm import PDDM
+from medapp.networks.architectures.rat import RAT, drop_loss_keys
 from medapp.networks.architectures.restore_rwkv import RestoreRWKV, drop_derived_keys
 from medapp.networks.architectures.sgsgan import SGSGAN
 
@@ -44,6 +49,35 @@ def as_published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
+    "amir": Architecture(
+        title="AMIR",
+        build=AMIR,
+        adapt=as_published,
+        size_multiple=8,
+        min_side_px=16,
+        global_quantities=("channel attention",),  # the instruction is computed once, on the whole slice
+        # measured: feed-forwards of 2 dim channels at full size, before and after their depthwise convolution
+        bytes_per_px=lambda config: 240 * int(config.get("dim", 42)),
+    ),
+    "drmc": Architecture(
+        title="DRMC",
+        build=DRMC,
+        adapt=as_published,
+        global_quantities=("pooled gates", "channel attention"),
+        # measured: queries, keys and values of one expert beside the features
+        bytes_per_px=lambda config: 80 * int(config.get("n_feats", 64)),
+    ),
+    "rat": Architecture(
+        title="RAT",
+        build=RAT,
+        adapt=drop_loss_keys,
+        size_multiple=16,
+        min_side_px=16,
+        inputs=("region_map",),
+        global_quantities=("pooled channel attention", "region map"),
+        # measured: a block of the first level, before and after its gate, with the skip; of the output's pixels
+        bytes_per_px=lambda config: 44 * int(config.get("width", 64)) * int(config.get("scale", 1)) ** 2,
+    ),
     "restore_rwkv": Architecture(
         title="Restore-RWKV",
         build=RestoreRWKV,
@@ -63,6 +97,30 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         global_quantities=("style codes",),
         # measured: 3 x the first width enters the finest style layer, once as it is and once scaled
         bytes_per_px=lambda config: 56 * int(config.get("channels", (32,))[0]),
+    ),
+    "medical_matting": Architecture(
+        title="Medical Matting",
+        build=MedicalMatting,
+        adapt=published_matting,
+        size_multiple=8,
+        min_side_px=8,
+        global_quantities=("latent code", "channel gate"),
+        # measured: about nine maps of the wide blocks of the matting net
+        bytes_per_px=lambda config: 144 * int(config.get("hidden_channel", 32)),
+    ),
+    "pddm": Architecture(
+        title="PDDM-style",
+        build=PDDM,
+        adapt=as_published,
+        min_side_px=16,
+        inputs=("sparse_depth",),
+        global_quantities=("depth bins",),
+        # measured: hidden channels and bin scores of every fourth pixel, four maps of the first width
+        bytes_per_px=lambda config: (
+            8 * int(config.get("embedding", 128))
+            + 16 * int(config.get("widths", (64,))[0])
+            + 48 * int(config.get("seed_bins", 16))
+        ),
     ),
 }
 

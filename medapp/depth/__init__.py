@@ -1,0 +1,1 @@
+"""A frame and sparse depths -> a dense depth map."""
