@@ -37,6 +37,7 @@ class Restoring(QObject):
         models: What ``ModelsRequest`` said: dicts with ``id``, ``title``, ``fit``, ``reason``.
         model_id: The chosen one.
         strength: 0..1.
+        region_model_id: The SAM that finds regions for models that need them; empty = the region tree.
         report: Of the last finished run on this series, or empty.
     """
 
@@ -63,6 +64,7 @@ class Restoring(QObject):
         self.is_previewing = False
         self.is_loading = False
         self.tile_px = 0
+        self.region_model_id = ""
         self._asked_for = ""
         self._made_ready = ("", "")
         self._ticket = 0
@@ -89,6 +91,12 @@ class Restoring(QObject):
         """The chosen model fits the series on screen, and the project can be written."""
         model = self.model
         return model is not None and model["fit"] != "blocked" and not self._document.is_read_only
+
+    @property
+    def needs_regions(self) -> bool:
+        """The chosen model works within a region map."""
+        model = self.model
+        return model is not None and "region_map" in model.get("inputs", ())
 
     @property
     def restorers(self) -> list[dict[str, Any]]:
@@ -147,6 +155,13 @@ class Restoring(QObject):
         """How much of the restored values is blended in, 0..1."""
         if strength != self.strength:
             self.strength = min(max(strength, 0.0), 1.0)
+            self.choice_changed.emit()
+            self._on_view_changed()
+
+    def set_region_model(self, model_id: str) -> None:
+        """Let another engine find the regions; empty = the region tree."""
+        if model_id != self.region_model_id:
+            self.region_model_id = model_id
             self.choice_changed.emit()
             self._on_view_changed()
 
@@ -221,17 +236,24 @@ class Restoring(QObject):
             self._preview_job = 0
             self._messages.tell_outcome(outcome, "the preview")
 
-        request = RestoreRequest(
-            str(project.path),
-            series_id,
+        request = self._request(z, is_preview=True)
+        self._preview_job = self._bridge.submit(request, subject=f"slice {z + 1}", on_done=done, on_failed=failed)
+
+    def _request(self, first_slice: int, is_preview: bool) -> RestoreRequest:
+        document = self._document
+        assert document.project is not None
+        return RestoreRequest(
+            str(document.project.path),
+            self.series_id,
             self.model_id,
-            first_slice=z,
+            first_slice=first_slice,
             strength=self.strength,
-            only_first=True,
+            only_first=is_preview,
             device=document.settings.device,
             tile_px=self.tile_px,
+            region_model_id=self.region_model_id,
+            region_window=(document.window.center, document.window.width),
         )
-        self._preview_job = self._bridge.submit(request, subject=f"slice {z + 1}", on_done=done, on_failed=failed)
 
     # ---------------------------------------------------------------------------------------------------------- runs
 
@@ -265,15 +287,7 @@ class Restoring(QObject):
                 self._session.load_series(document.series.series_id)
 
         self._bridge.submit(
-            RestoreRequest(
-                str(project.path),
-                series_id,
-                self.model_id,
-                first_slice=document.position_zyx[0],
-                strength=self.strength,
-                device=document.settings.device,
-                tile_px=self.tile_px,
-            ),
+            self._request(document.position_zyx[0], is_preview=False),
             subject=document.info(series_id).title if document.info(series_id) else "",  # type: ignore[union-attr]
             on_progress=follower.on_progress,
             on_done=done,

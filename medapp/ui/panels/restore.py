@@ -161,6 +161,8 @@ def report_text(report: dict[str, Any]) -> str:
         tile = int(report.get("tile_px") or 0)
         how = f", tiles of {tile} px" if tile else ", whole slices"
         lines.append(f"{float(report['seconds']):.1f} s on {place or 'CPU'}{how}")
+    if report.get("per_tile"):
+        lines.append(f"Taken over each tile instead of the whole: {', '.join(report['per_tile'])}")
     return "\n".join(text for text in lines if text)
 
 
