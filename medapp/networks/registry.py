@@ -65,7 +65,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         adapt=as_published,
         global_quantities=("pooled gates", "channel attention"),
         # measured: queries, keys and values of one expert beside the features
-        bytes_per_px=lambda config: 80 * int(config.get("n_feats", 64)),
+        bytes_per_px=lambda config: 56 * int(config.get("n_feats", 64)),
     ),
     "rat": Architecture(
         title="RAT",

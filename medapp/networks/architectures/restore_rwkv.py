@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medapp.networks.blocks.omni_shift import OmniShift, accept_deployed_kernel
+from medapp.networks.blocks.resampling import Downsample, Upsample
 from medapp.networks.blocks.wkv import bidirectional_wkv
 
 PASSES = 2
@@ -80,32 +81,6 @@ class Block(nn.Module):
         tokens = tokens + self.gamma1 * self.att(self.ln1(tokens))
         tokens = tokens + self.gamma2 * self.ffn(self.ln2(tokens))
         return tokens.permute(0, 3, 1, 2)
-
-
-class Downsample(nn.Module):
-    """Halves the image and doubles the channels, by space-to-depth."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2)
-        )  # (B, C, H, W) -> (B, 2C, H/2, W/2)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``(B, C, H, W)`` in, ``(B, 2C, H/2, W/2)`` out."""
-        return self.body(features)
-
-
-class Upsample(nn.Module):
-    """Doubles the image and halves the channels, by depth-to-space."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(channels, channels * 2, 3, padding=1, bias=False), nn.PixelShuffle(2))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``(B, C, H, W)`` in, ``(B, C/2, 2H, 2W)`` out."""
-        return self.body(features)
 
 
 class RestoreRWKV(nn.Module):
