@@ -1,0 +1,267 @@
+"""From a click or a box to several masks, a map of where they disagree, and an alpha, by a trained network."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medapp.errors import ComputeError, UnsuitableModelError, UsageError
+from medapp.matting.matter import shown_image
+from medapp.networks.architectures.medical_matting import Matting, MedicalMatting
+from medapp.networks.device import free_bytes, is_out_of_memory
+from medapp.networks.library import LoadedModel
+from medapp.networks.registry import architecture
+from medapp.progress import Progress
+from medapp.scan.scan import Window
+
+MOST_MASKS = 32
+BY_PIXELS = -1
+"""Seed that follows from the pixels: the same slice and prompt always give the same answer."""
+_CROP_PX = 128
+_CROP_OF_BOX = 1.5
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_MEMORY_SHARE = 0.4
+_MOST_BYTES = 2_000_000_000
+_LEAST_TILE_PX = 64
+
+Box = tuple[int, int, int, int]
+"""``x0, y0, x1, y1`` in pixels, the upper ends exclusive."""
+
+
+@dataclass(frozen=True)
+class MattingProposal:
+    """What a network proposes for one crop; arrays are of the crop, in the pixels of the slice.
+
+    Attributes:
+        box_xyxy: The crop in the slice.
+        masks: ``(K, h, w)`` float32 probabilities.
+        uncertainty: ``(h, w)`` float32 bits, 0..1.
+        alpha: ``(h, w)`` float32, 0..1.
+        seed: Of the draws; given again, it gives the same again.
+        network_px: Height and width of what the network saw.
+    """
+
+    box_xyxy: Box
+    masks: NDArray[np.float32]
+    uncertainty: NDArray[np.float32]
+    alpha: NDArray[np.float32]
+    seed: int
+    network_px: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class CropRule:
+    """Where the crop lies and how large its pixels are, as the model was trained.
+
+    Attributes:
+        side_px: Side the network was trained on.
+        of_box: Crop side over the longer side of a box.
+        is_box_scaled: True where the training scaled every thing to the same size; False where pixels kept theirs.
+        spacing_mm: Pixel sizes it was trained on; None when unknown.
+    """
+
+    side_px: int = _CROP_PX
+    of_box: float = _CROP_OF_BOX
+    is_box_scaled: bool = False
+    spacing_mm: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, training: Mapping[str, Any], spacing_mm: tuple[float, float] | None) -> CropRule:
+        """From a card: ``crop_px``, ``crop_of_box`` and ``crop_scale`` (``box`` or ``pixels``) of its ``training``."""
+        side, share = training.get("crop_px", _CROP_PX), training.get("crop_of_box", _CROP_OF_BOX)
+        is_sound = isinstance(side, int) and 8 <= side <= 1024 and isinstance(share, (int, float)) and 1 <= share <= 8
+        return cls(
+            side if is_sound else _CROP_PX,
+            float(share) if is_sound else _CROP_OF_BOX,
+            training.get("crop_scale") == "box",
+            spacing_mm,
+        )
+
+    def scale(self, box_side: float, spacing_mm: float | None) -> float:
+        """Network pixels per slice pixel."""
+        if self.is_box_scaled:
+            return self.side_px / (self.of_box * box_side) if box_side > 0 else 1.0
+        if self.spacing_mm is None or not spacing_mm:
+            return 1.0
+        return spacing_mm / float(np.clip(spacing_mm, *self.spacing_mm))
+
+    def box(self, prompt: tuple[float, float, float, float], scale: float, shape: tuple[int, ...]) -> Box:
+        """The crop around a prompt, cut at the slice."""
+        x0, y0, x1, y1 = prompt
+        side = self.of_box * max(x1 - x0, y1 - y0)
+        if not (self.is_box_scaled and side > 0):
+            side = max(self.side_px / scale, side)
+        middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
+        left, right = _span(middle_x, side, shape[1])
+        top, bottom = _span(middle_y, side, shape[0])
+        return left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class MattingProposer:
+    """A Medical Matting model, ready to answer clicks and boxes."""
+
+    model: LoadedModel
+
+    def propose(
+        self,
+        values: NDArray,
+        window: Window | None = None,
+        point_xy: tuple[float, float] | None = None,
+        box_xyxy: tuple[float, float, float, float] | None = None,
+        count: int = 8,
+        seed: int = BY_PIXELS,
+        mean_first: bool = False,
+        spacing_mm: float | None = None,
+        modality: str | None = None,
+        progress: Progress | None = None,
+    ) -> MattingProposal:
+        """Propose masks and an alpha for what a person points at; the prompt only chooses the crop.
+
+        Args:
+            values: ``(H, W)`` in the scan's unit, or ``(H, W, 3)`` colours as stored.
+            window: The display window, which is what the network sees where its card names no range.
+            point_xy: A click in pixels; used where there is no box.
+            box_xyxy: A box in pixels.
+            count: Masks to draw, 1 to 32.
+            seed: Of the draws; ``BY_PIXELS`` = from what the network sees.
+            mean_first: The first mask, and with it the alpha, comes from the mean of the prior.
+            spacing_mm: Pixel size of the slice; None when unknown.
+            modality: DICOM code, for models that take several.
+            progress: Notices Stop before every tile.
+
+        Raises:
+            UsageError: No prompt, a prompt outside the slice, or an impossible count.
+            UnsuitableModelError: The model takes other pictures, or gives no alpha.
+            ComputeError: Out of memory, or a result that is not finite.
+            Cancelled: The user stopped it.
+        """
+        progress = progress or Progress()
+        if not 1 <= count <= MOST_MASKS:
+            raise UsageError(f"Between 1 and {MOST_MASKS} masks can be drawn, not {count}.")
+        network = self._network()
+        prompt = _prompt(point_xy, box_xyxy, values.shape)
+        rule = CropRule.of(self.model.card.training, self.model.card.spacing_mm)
+        scale = rule.scale(max(prompt[2] - prompt[0], prompt[3] - prompt[1]), spacing_mm)
+        box = rule.box(prompt, scale, values.shape)
+        left, top, right, bottom = box
+        shown = self._entering(values, window, modality)[:, top:bottom, left:right]
+        size = tuple(max(8, round(side * scale)) for side in shown.shape[1:])
+        image = _resized(torch.from_numpy(np.ascontiguousarray(shown)), size)
+        padded = _padded(image, network.size_multiple)
+        if seed == BY_PIXELS:
+            seed = _hash(padded, box)
+        noise = np.random.default_rng(seed).standard_normal((1, count, network.latent_dim)).astype(np.float32)
+        made = self._run(network, padded, torch.from_numpy(noise), mean_first, progress)
+        found = torch.cat([made.masks[0], made.uncertainty[0], made.alpha[0]]).float().cpu()  # (K + 2, H, W)
+        if not bool(torch.isfinite(found).all()):
+            raise ComputeError(
+                "The model gave numbers that are not finite; nothing was changed.", "Try another box or another model."
+            )
+        found = _resized(found[:, : size[0], : size[1]], shown.shape[1:]).clamp_(0, 1)
+        arrays = found.numpy()
+        return MattingProposal(box, arrays[:count], arrays[count], arrays[count + 1], seed, (size[0], size[1]))
+
+    def _network(self) -> MedicalMatting:
+        network = self.model.network
+        if not isinstance(network, MedicalMatting) or network.matting_net is None:
+            raise UnsuitableModelError("This model gives no masks and alpha.", "Choose a Medical Matting model.")
+        return network
+
+    def _entering(self, values: NDArray, window: Window | None, modality: str | None) -> NDArray[np.float32]:
+        """``(C, H, W)`` as the network sees it."""
+        card = self.model.card
+        intake = card.intake(modality)
+        if intake is None and card.takes and modality is not None:
+            raise UnsuitableModelError(
+                f"This model takes {', '.join(card.modalities)}, not {modality}.", "Choose another model."
+            )
+        if intake is not None and intake.unit != "colour" and values.ndim == 2:
+            (low, high), (bottom, top) = intake.value_range, intake.network_range
+            finite = np.where(np.isfinite(values), values, low)
+            share = np.clip((finite.astype(np.float64) - low) / (high - low), 0, 1)
+            shown = (share * (top - bottom) + bottom).astype(np.float32)
+        else:
+            shown = shown_image(values, window)
+        if card.channels == 3:
+            if shown.ndim == 2:
+                raise UnsuitableModelError("This model takes colour images only.", "Choose another model.")
+            return np.ascontiguousarray(shown.transpose(2, 0, 1))
+        return (shown if shown.ndim == 2 else (shown @ _LUMINANCE).astype(np.float32))[None]
+
+    def _run(
+        self, network: MedicalMatting, image: torch.Tensor, noise: torch.Tensor, mean_first: bool, progress: Progress
+    ) -> Matting:
+        device, card = self.model.device, self.model.card
+        bytes_per_px = architecture(card.architecture).bytes_per_px(card.config)
+        budget = min(_MOST_BYTES, int(_MEMORY_SHARE * free_bytes(device)))
+        tile_px = max(_LEAST_TILE_PX, int((budget / bytes_per_px) ** 0.5) - 64)
+        progress.start(0, "tiles")
+        try:
+            with torch.inference_mode():
+                result: Matting = network(
+                    image[None].to(device),
+                    count=noise.shape[1],
+                    noise=noise.to(device),
+                    mean_first=mean_first,
+                    tile_px=tile_px,
+                    check=progress.step,
+                )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ComputeError("The memory is full; nothing was changed.", "Draw a smaller box.") from error
+        return result
+
+
+def _prompt(
+    point_xy: tuple[float, float] | None, box_xyxy: tuple[float, float, float, float] | None, shape: tuple[int, ...]
+) -> tuple[float, float, float, float]:
+    """The box, or the point as one without size."""
+    if box_xyxy is None and point_xy is None:
+        raise UsageError("A click or a box is needed.", "Point at what you mean.")
+    given = box_xyxy if box_xyxy is not None else (*point_xy, *point_xy)  # type: ignore[misc]
+    if not np.isfinite(given).all():
+        raise UsageError("The box has corners that are no numbers.", "Give x0,y0,x1,y1 in pixels.")
+    height, width = shape[:2]
+    x0, x1 = sorted((float(given[0]), float(given[2])))
+    y0, y1 = sorted((float(given[1]), float(given[3])))
+    if x1 < 0 or y1 < 0 or x0 > width or y0 > height:
+        raise UsageError("The click or box lies outside the slice.", f"The slice is {width} x {height} pixels.")
+    return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+
+
+def _span(middle: float, side: float, length: int) -> tuple[int, int]:
+    """``side`` pixels around the middle, cut at the slice; never empty."""
+    first = int(np.clip(np.floor(middle - side / 2 + 0.5), 0, length - 1))
+    end = int(np.clip(np.floor(middle + side / 2 + 0.5), first + 1, length))
+    return first, end
+
+
+def _resized(image: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """``(C, h, w)`` at another size; shrinking averages."""
+    if tuple(image.shape[1:]) == tuple(size):
+        return image
+    grown = torch.nn.functional.interpolate(
+        image[None], size=tuple(size), mode="bilinear", align_corners=False, antialias=True
+    )
+    return grown[0]
+
+
+def _padded(image: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Mirrored at the lower and right border up to a multiple of the network's."""
+    height, width = image.shape[1:]
+    margins = ((0, 0), (0, -height % multiple), (0, -width % multiple))
+    return torch.from_numpy(np.pad(image.numpy(), margins, mode="reflect"))
+
+
+def _hash(image: torch.Tensor, box: Box) -> int:
+    digest = hashlib.blake2b(np.ascontiguousarray(image.numpy()).tobytes(), digest_size=4)
+    digest.update(repr(box).encode())
+    return int.from_bytes(digest.digest(), "little") >> 1  # fits a spin box

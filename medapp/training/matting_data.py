@@ -1,0 +1,222 @@
+"""Crops with a soft target for Medical Matting: cut-outs on backgrounds, lesions, tumours, brain tissue.
+
+Every source becomes a ``Specimen``: a grey picture and how much of each pixel belongs to the thing. A crop is then what
+a person's box would give: the thing near the middle, a third of the crop around it, turned and shaded at random.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medapp.errors import MedappError, TrainingError
+from medapp.progress import Progress
+from medapp.scan.raster import raster_scan
+from medapp.scan.reading import read_all
+from medapp.scan.scan import Scan
+
+_log = logging.getLogger(__name__)
+
+LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+LARGEST_PX = 160
+LEAST_AREA_PX = 40
+SLICES_A_VOLUME = 10
+WHITE_MATTER = 3
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """A picture with one thing in it.
+
+    Attributes:
+        source: ``cut-out``, ``skin``, ``tumour`` or ``brain``.
+        name: File it comes from, and its slice.
+        image: ``(H, W)`` float32, 0..1; of a cut-out only what is inside ``alpha`` counts.
+        alpha: ``(H, W)`` float32, 0..1.
+        box_xyxy: Around the thing.
+    """
+
+    source: str
+    name: str
+    image: NDArray[np.float32]
+    alpha: NDArray[np.float32]
+    box_xyxy: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class MattingData:
+    """What there is to train on.
+
+    Attributes:
+        specimens: Per source.
+        backdrops: Grey pictures to put cut-outs on.
+        files: Paths that were read, relative to the data folder.
+        sha256: Over the manifest's hashes of these files.
+        licences: Licence to number of files.
+    """
+
+    specimens: Mapping[str, Sequence[Specimen]]
+    backdrops: Sequence[NDArray[np.float32]]
+    files: tuple[str, ...]
+    sha256: str
+    licences: Mapping[str, int]
+
+
+def load_matting_data(data_dir: Path, kind: str, progress: Progress) -> MattingData:
+    """Read every source of one split.
+
+    Args:
+        data_dir: Folder with ``MANIFEST.csv``.
+        kind: ``train`` or ``val``.
+        progress: Counts files.
+
+    Raises:
+        TrainingError: The folder has no manifest, or nothing of this kind.
+        Cancelled: The user stopped it.
+    """
+    try:
+        with (data_dir / "MANIFEST.csv").open(newline="", encoding="utf-8") as file:
+            rows = {row["path"]: row for row in csv.DictReader(file) if row["kind"] == kind}
+    except OSError as error:
+        raise TrainingError(
+            "The data folder has no MANIFEST.csv", "Set MEDAPP_SHARED to the folder that holds data/, or use --data"
+        ) from error
+    found: dict[str, list[Specimen]] = {"cut-out": [], "skin": [], "tumour": [], "brain": []}
+    backdrops: list[NDArray[np.float32]] = []
+    used: list[str] = []
+    progress.start(len(rows), "files", "reading mattes")
+    for path in sorted(rows):
+        progress.step()
+        try:
+            specimens, backdrop, files = _read(data_dir, path, rows)
+        except MedappError as error:
+            _log.warning("left out %s: %s", path, error.message)
+            continue
+        for specimen in specimens:
+            found[specimen.source].append(specimen)
+        if backdrop is not None:
+            backdrops.append(backdrop)
+        used += files
+    if not any(found.values()) or not backdrops:
+        raise TrainingError(f"The data folder has no mattes of the kind '{kind}'", "See its README")
+    digest = hashlib.sha256("".join(rows[path]["sha256"] for path in used).encode()).hexdigest()
+    licences: dict[str, int] = {}
+    for path in used:
+        licences[rows[path]["licence"]] = licences.get(rows[path]["licence"], 0) + 1
+    backdrops += [specimen.image for specimen in found["brain"][::6]]
+    return MattingData(found, backdrops, tuple(used), digest, licences)
+
+
+def _read(
+    data_dir: Path, path: str, rows: Mapping[str, Mapping[str, str]]
+) -> tuple[list[Specimen], NDArray[np.float32] | None, list[str]]:
+    """Specimens of one file of the manifest, or a backdrop, and the files that were needed."""
+    if path.startswith("matting/rgba/"):
+        return _cut_out(data_dir / path, path), None, [path]
+    if path.startswith("matting/background/"):
+        return [], _shrunk(_grey(read_all(data_dir / path)[0]), 2 * LARGEST_PX), [path]
+    pairs: tuple[tuple[str, str, str, Callable[[NDArray], NDArray], str], ...] = (
+        ("skin_or_endoscopy/isic/", ".jpg", "_mask.png", _is_set, "skin"),
+        ("mri/ptbp_t1/", "_t1.nii.gz", "_tissue.nii.gz", _is_white_matter, "brain"),
+        ("ct/sts/", "_ct.nii.gz", "_gtv.nii.gz", _is_set, "tumour"),
+        ("mri/sts/", "_t1.nii.gz", "_gtv.nii.gz", _is_set, "tumour"),
+        ("pet/sts/", "_pet.nii.gz", "_gtv.nii.gz", _is_set, "tumour"),
+    )
+    for folder, ending, of_mask, belongs, source in pairs:
+        mask_path = path.removesuffix(ending) + of_mask
+        if path.startswith(folder) and path.endswith(ending) and mask_path in rows:
+            scan, mask = (read_all(data_dir / name)[0] for name in (path, mask_path))
+            return _slices(scan, mask, belongs, source, path), None, [path, mask_path]
+    if path.startswith("ct/tcga_luad/"):
+        scan = read_all(data_dir / path, "CT")[0]
+        values = np.clip((scan.slice_values(scan.shape[0] // 2) + 700) / 1100, 0, 1)
+        return [], _shrunk(values.astype(np.float32), 2 * LARGEST_PX), [path]
+    return [], None, []
+
+
+def _cut_out(file: Path, path: str) -> list[Specimen]:
+    picture = raster_scan(file, Progress()).decode(progress=Progress())
+    if picture.alpha is None:
+        return []
+    colours: NDArray[np.float32] = np.asarray(picture.stored[0], dtype=np.float32) / np.float32(255)
+    grey = colours if colours.ndim == 2 else colours @ LUMINANCE
+    return _specimen("cut-out", path, grey.astype(np.float32), picture.alpha[0].astype(np.float32) / 65535, margin=0.0)
+
+
+def _slices(scan: Scan, mask: Scan, belongs: Callable[[NDArray], NDArray], source: str, path: str) -> list[Specimen]:
+    made: list[Specimen] = []
+    wanted = [z for z in range(scan.shape[0]) if np.count_nonzero(belongs(_grey_slice(mask, z))) >= LEAST_AREA_PX]
+    for z in wanted[:: max(1, len(wanted) // SLICES_A_VOLUME)]:
+        values = _grey_slice(scan, z)
+        low, high = np.percentile(values, (1.0, 99.7))
+        shown = np.clip((values - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+        alpha = belongs(_grey_slice(mask, z)).astype(np.float32)
+        if source == "brain":  # two by two millimetres: the share of each pixel is exact
+            shown, alpha = _halved(shown), _halved(alpha)
+        made += _specimen(source, f"{path} {z}", shown, alpha, margin=0.7)
+    return made
+
+
+def _specimen(
+    source: str, name: str, image: NDArray[np.float32], alpha: NDArray[np.float32], margin: float
+) -> list[Specimen]:
+    """Cut to the thing and some of what is around it, and shrink; nothing when there is no thing."""
+    box = _box(alpha)
+    if box is None:
+        return []
+    x0, y0, x1, y1 = box
+    by = int(margin * max(x1 - x0, y1 - y0))
+    rows, columns = slice(max(0, y0 - by), y1 + by), slice(max(0, x0 - by), x1 + by)
+    largest = round(LARGEST_PX * (1 + 2 * margin))
+    image, alpha = _shrunk(image[rows, columns], largest), _shrunk(alpha[rows, columns], largest)
+    box = _box(alpha)
+    return [] if box is None else [Specimen(source, name, image, alpha, box)]
+
+
+def _box(alpha: NDArray[np.float32]) -> tuple[int, int, int, int] | None:
+    inside = alpha > 0.1
+    if np.count_nonzero(inside) < LEAST_AREA_PX:
+        return None
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _grey_slice(scan: Scan, z: int) -> NDArray[np.float32]:
+    values = np.asarray(scan.slice_values(z), dtype=np.float32)
+    return values if values.ndim == 2 else values @ LUMINANCE
+
+
+def _grey(scan: Scan) -> NDArray[np.float32]:
+    values = _grey_slice(scan, 0)
+    return (values / max(float(values.max()), 1.0)).astype(np.float32)
+
+
+def _is_set(values: NDArray) -> NDArray[np.bool_]:
+    return np.asarray(values > 0.5 * max(float(values.max()), 1.0))
+
+
+def _is_white_matter(values: NDArray) -> NDArray[np.bool_]:
+    return np.asarray(np.rint(values) == WHITE_MATTER)
+
+
+def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    height, width = (size // 2 * 2 for size in values.shape)
+    return values[:height, :width].reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+
+
+def _shrunk(values: NDArray[np.float32], largest: int) -> NDArray[np.float32]:
+    """Averaged over whole pixels until no side is much longer than ``largest``."""
+    while max(values.shape) > 1.5 * largest:
+        values = _halved(values)
+    share = largest / max(values.shape)
+    if share < 1:
+        values = ndimage.zoom(ndimage.gaussian_filter(values, 0.4 / share), share, order=1)
+    return np.clip(values, 0, 1).astype(np.float32)
