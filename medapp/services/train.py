@@ -17,6 +17,7 @@ from medapp.networks.checkpoint import keep_weights
 from medapp.networks.registry import architecture
 from medapp.progress import Progress
 from medapp.training.data import CropSampler, load_slices, manifest_ct, patient_of, with_noise
+from medapp.training.inputs import REGION_ENGINE
 from medapp.training.loop import Trainer, cache_dir, tuning_pairs
 from medapp.training.recipe import Recipe, read_recipe
 from medapp.training.run_folder import RunFolder
@@ -86,6 +87,8 @@ def _card(
         architecture=recipe.architecture,
         config=recipe.config,
         task=recipe.task,
+        inputs=architecture(recipe.architecture).inputs,
+        region_engine=REGION_ENGINE if "region_map" in architecture(recipe.architecture).inputs else "",
         takes=(Intake(modality, unit, recipe.value_range, recipe.network_range),),
         sha256="0" * 64,  # keep_weights fills it in
         size_multiple=architecture(recipe.architecture).size_multiple,

@@ -19,6 +19,8 @@ from medapp.progress import Progress
 from medapp.restoration.metrics import CT_DISPLAY_WINDOW, body_mask, psnr_db
 from medapp.training.data import CropSampler, CtSlice
 from medapp.training.degradations import Scanner, low_dose
+from medapp.training.inputs import check_inputs, make_inputs
+from medapp.training.losses.focal_region import focal_region_loss
 from medapp.training.losses.pixel import log_error
 from medapp.training.recipe import Recipe
 from medapp.training.run_folder import RunFolder
@@ -63,12 +65,8 @@ class Trainer:
         self._run = run
         self._sampler = sampler
         self._pairs = pairs
-        needed = architecture(recipe.architecture).inputs
-        if needed:
-            raise TrainingError(
-                f"{recipe.architecture} needs a {needed[0].replace('_', ' ')}, which these training data do not have",
-                "Choose another architecture in the recipe",
-            )
+        self._needed = architecture(recipe.architecture).inputs
+        check_inputs(recipe.architecture, self._needed)
         torch.manual_seed(recipe.seed)
         self.network = build_network(recipe.architecture, recipe.config)
         _start_as_identity(self.network)
@@ -123,12 +121,17 @@ class Trainer:
         recipe = self._recipe
         for group in self._optimiser.param_groups:
             group["lr"] = recipe.rate(self.iteration)
-        degraded, reference = (torch.from_numpy(part) for part in self._sampler.batch(self.iteration))
+        batch = self._sampler.batch(self.iteration)
+        degraded, reference = (torch.from_numpy(part) for part in batch)
+        inputs = make_inputs(self._needed, batch[0], recipe.focus)
         self.network.train()
         self._optimiser.zero_grad(set_to_none=True)
-        output = self.network(to_network(degraded, recipe))
+        output = self.network(to_network(degraded, recipe), **inputs)
         restored, own_loss = output if isinstance(output, tuple) else (output, None)  # such as the balance of routers
-        loss = log_error(from_network(restored, recipe), reference, recipe.focus, recipe.outside_weight)
+        if recipe.loss == "focal_region":
+            loss = focal_region_loss(restored, to_network(reference, recipe), inputs["region_map"], recipe.focal_beta)
+        else:
+            loss = log_error(from_network(restored, recipe), reference, recipe.focus, recipe.outside_weight)
         if own_loss is not None:
             loss = loss + recipe.own_loss_weight * own_loss
         loss.backward()
@@ -164,9 +167,11 @@ class Trainer:
         height, width = pair.degraded.shape
         multiple = architecture(self._recipe.architecture).size_multiple
         margins = ((0, -height % multiple), (0, -width % multiple))
-        image = torch.from_numpy(np.pad(pair.degraded, margins, mode="reflect"))[None, None]
+        padded = np.pad(pair.degraded, margins, mode="reflect")[None, None]
+        inputs = make_inputs(self._needed, padded, self._recipe.focus)
         with torch.inference_mode():
-            restored = from_network(network(to_network(image, self._recipe)), self._recipe)
+            made = network(to_network(torch.from_numpy(padded), self._recipe), **inputs)
+            restored = from_network(made, self._recipe)
         return psnr_db(restored[0, 0, :height, :width].numpy(), pair.reference, CT_DISPLAY_WINDOW, pair.is_body)
 
     def _keep(self) -> None:
@@ -209,8 +214,10 @@ def from_network(values: Tensor, recipe: Recipe) -> Tensor:
 
 def _start_as_identity(network: nn.Module) -> None:
     """Silence the last layer: the network starts as "leave the image alone", never worse than doing nothing."""
-    output = getattr(network, "output", None)
-    if isinstance(output, nn.Conv2d):
+    output = next(
+        (getattr(network, name) for name in ("output", "ending", "tail_conv") if hasattr(network, name)), None
+    )
+    if isinstance(output, nn.Conv2d | nn.Conv3d):
         nn.init.zeros_(output.weight)
         if output.bias is not None:
             nn.init.zeros_(output.bias)

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from medapp.errors import TrainingError
+from medapp.networks.registry import architecture
+
+LOSSES = ("log_error", "focal_region")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Recipe:
         reference_noise_limit: Slices noisier than this (native units, high-pass estimate) are no reference.
         focus: Native values ``(low, high)`` that matter most, the display window with a margin.
         outside_weight: Weight of errors outside of ``focus``.
+        loss: ``log_error``, or ``focal_region`` for networks with region maps.
+        focal_beta: Additional weight of the worst region in ``focal_region``.
         own_loss_weight: Weight of what a network adds to the loss by itself, such as the balance of AMIR's routers.
         learning_rate, iterations, warm_up, cool_down: AdamW; constant rate, linear rise and fall at the ends.
         tuning_patients: Held out of the training rows to choose the best checkpoint.
@@ -49,6 +54,8 @@ class Recipe:
     reference_noise_limit: float = 9.0
     focus: tuple[float, float] = (-200.0, 280.0)
     outside_weight: float = 0.1
+    loss: str = "log_error"
+    focal_beta: float = 1e-3
     own_loss_weight: float = 1e-3
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -111,6 +118,8 @@ def recipe_of(entries: Any) -> Recipe:
             and 0 < recipe.doses[0] <= recipe.doses[1]
             and recipe.noise_sigma[0] > 0
             and recipe.noise_fields > 0
+            and recipe.loss in LOSSES
+            and (recipe.loss != "focal_region" or "region_map" in architecture(recipe.architecture).inputs)
         )
     except (TypeError, ValueError) as error:
         raise TrainingError(
@@ -118,7 +127,8 @@ def recipe_of(entries: Any) -> Recipe:
         ) from error
     if not usable:
         raise TrainingError(
-            "The recipe has a number that cannot work", "Crops are multiples of 8; ranges rise; counts are positive"
+            "The recipe has an entry that cannot work",
+            "Crops are multiples of 8; ranges rise; counts are positive; focal_region needs a network with regions",
         )
     return recipe
 

@@ -15,6 +15,7 @@ from medapp.training.data import CropSampler, load_slices, manifest_ct, patient_
 from medapp.training.losses.pixel import log_error
 from medapp.training.recipe import Recipe, read_recipe, recipe_of
 from medapp.training.run_folder import RunFolder
+from tests.networks.toys import TOYS
 from tests.training.making import RECIPE, make_data, make_recipe
 
 
@@ -136,3 +137,30 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_hint(tmp_path, data):
     with pytest.raises(TrainingError, match="not finite") as caught:
         train(recipe, tmp_path / "run", 5, data, Progress())
     assert "learning_rate" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("amir", {}),
+        ("drmc", {}),
+        ("rat", {"loss": "focal_region", "crops": [[32, 2]]}),
+        ("rat", {"crops": [[32, 2]]}),
+        ("sgsgan", {}),
+    ],
+)
+def test_every_restoring_network_trains_with_the_same_loop(tmp_path, data, name, changes):
+    recipe = make_recipe(tmp_path / "r.json", architecture=name, config=TOYS[name], iterations=3, **changes)
+    result = train(recipe, tmp_path / "run", 5, data, Progress())
+    assert result["iteration"] == 3
+    card = ModelLibrary(tmp_path / "run", tmp_path / "none").card("toy")
+    assert card.inputs == (("region_map",) if name == "rat" else ())
+    assert card.region_engine == ("region tree" if name == "rat" else "")
+    curves = [json.loads(line) for line in (tmp_path / "run" / "curves.jsonl").read_text().splitlines()]
+    assert any(np.isfinite(line["tuning_psnr_db"]) for line in curves if "tuning_psnr_db" in line)
+
+
+def test_a_network_that_needs_what_images_do_not_have_is_refused(tmp_path, data):
+    recipe = make_recipe(tmp_path / "r.json", architecture="pddm", config={})
+    with pytest.raises(TrainingError, match="needs a sparse depth"):
+        train(recipe, tmp_path / "run", 5, data, Progress())
