@@ -6,19 +6,20 @@ import argparse
 import json
 from importlib import import_module
 
-_BENCHES = ("canvas", "open", "brush", "store", "regions", "matting", "restoration", "start", "window")
+_BENCHES = ("canvas", "open", "brush", "store", "regions", "matting", "restoration", "networks", "start", "window")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``bench`` to the command line."""
     parser = subparsers.add_parser("bench", help="measure speed against peers in the same run")
     parser.add_argument("name", choices=_BENCHES)
+    parser.add_argument("--quick", action="store_true", help="networks: toy sizes, to see that every row can be made")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one bench and print its rows, a JSON line each."""
     module = import_module(f"medapp.benchmarks.{arguments.name.replace('-', '_')}")
-    for row in module.run():
+    for row in module.run(quick=True) if arguments.name == "networks" and arguments.quick else module.run():
         print(json.dumps(row), flush=True)
     return 0

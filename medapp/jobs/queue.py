@@ -40,7 +40,7 @@ OnOutcome = Callable[[Outcome], None]
 AUTHKEY_VARIABLE = "MEDAPP_WORKER_KEY"
 _START_LIMIT_S = 60.0
 # glibc hands large blocks back after every use and zeroes them again at the next: half of a network's time on a CPU
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+WORKER_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 _WATCH_STEP_S = 0.1
 
 
@@ -213,7 +213,7 @@ class JobQueue:
         key = secrets.token_bytes(24)
         environment = dict(os.environ, **{AUTHKEY_VARIABLE: key.hex()})
         if worker.lane != "reader":
-            environment = {**_MALLOC, **environment}
+            environment = {**WORKER_ALLOCATOR, **environment}
         if self._threads is not None:
             environment["OMP_NUM_THREADS"] = str(self._threads)
         try:
