@@ -75,16 +75,17 @@ class EmbeddingCache:
             with part.open("wb") as file:
                 np.save(file, small)
             part.replace(self._folder / f"{key}.npy")
-            self._make_room()
+            make_room(self._folder, "*.npy", self._most_bytes)
         except OSError as error:
             log.warning("an embedding was not kept: %s", error.strerror)
             part.unlink(missing_ok=True)
 
-    def _make_room(self) -> None:
-        assert self._folder is not None
-        files = sorted(self._folder.glob("*.npy"), key=lambda path: path.stat().st_mtime, reverse=True)
-        total = 0
-        for path in files:
-            total += path.stat().st_size
-            if total > self._most_bytes and path is not files[0]:
-                path.unlink(missing_ok=True)
+
+def make_room(folder: Path, pattern: str, most_bytes: int) -> None:
+    """Delete the files of a cache that were not used for longest, until it is small enough; the newest one stays."""
+    files = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
+    total = 0
+    for path in files:
+        total += path.stat().st_size
+        if total > most_bytes and path is not files[0]:
+            path.unlink(missing_ok=True)

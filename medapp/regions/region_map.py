@@ -10,7 +10,7 @@ Reference:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ TREE_REGIONS = 40
 _ALIKE = 1e-6  # altitude below which the two halves of a node do not differ
 
 
-def region_map_from_masks(masks: Iterable[NDArray[np.bool_]], shape: tuple[int, int]) -> NDArray[np.int32]:
+def region_map_from_masks(masks: Sequence[NDArray[np.bool_]], shape: tuple[int, int]) -> NDArray[np.int32]:
     """One map from masks that may overlap: larger ones first, so that smaller ones win.
 
     ``L(p) = max{i : p in S_i}`` with ``|S_1| >= ... >= |S_K|``; what no mask holds is one region more, ``K + 1``, even
@@ -32,7 +32,7 @@ def region_map_from_masks(masks: Iterable[NDArray[np.bool_]], shape: tuple[int, 
     is region 1.
 
     Args:
-        masks: ``(H, W)`` bool each; masks of equal area keep their order.
+        masks: ``(H, W)`` bool each; masks of equal area keep their order. One at a time is looked at, twice.
         shape: ``(H, W)`` of the slice.
 
     Returns:
@@ -41,13 +41,13 @@ def region_map_from_masks(masks: Iterable[NDArray[np.bool_]], shape: tuple[int, 
     Raises:
         MaskMismatchError: A mask has another size than the slice.
     """
-    known = list(masks)
-    for mask in known:
+    areas = np.zeros(len(masks), dtype=np.int64)
+    for place, mask in enumerate(masks):
         _check_shape(mask, shape)
-    areas = np.array([int(np.count_nonzero(mask)) for mask in known], dtype=np.int64)
-    labels = np.full(shape, len(known) + 1, dtype=np.int32)
+        areas[place] = np.count_nonzero(mask)
+    labels = np.full(shape, len(masks) + 1, dtype=np.int32)
     for number, place in enumerate(np.argsort(-areas, kind="stable").tolist(), start=1):
-        labels[np.asarray(known[place], dtype=bool)] = number
+        labels[np.asarray(masks[place], dtype=bool)] = number
     return labels
 
 

@@ -24,6 +24,7 @@ from medapp.progress import Progress
 from medapp.regions.embedding import EmbeddingCache, embedding_key
 from medapp.regions.prompts import Prompts, Proposal
 from medapp.regions.sam_checkpoint import build_sam, read_sam_weights
+from medapp.regions.sam_decoder import PointDecoder
 from medapp.regions.sam_encoder import FastEncoder
 from medapp.regions.segmenter import CANDIDATES
 from medapp.scan.scan import Window
@@ -123,6 +124,35 @@ class SamEngine:
         masks = self._sam.postprocess_masks(logits[:, best], scaled, (height, width))[0] > self._sam.mask_threshold
         answers = zip(masks.cpu().numpy(), scores[best].clamp(0, 1).tolist(), strict=True)
         return [Proposal(np.asarray(mask, dtype=bool), float(score), self.name) for mask, score in answers]
+
+    # ------------------------------------------------------------------ for automatic masks
+
+    @property
+    def weights_key(self) -> str:
+        """Tells these weights, and how the encoder runs, from any others."""
+        return self._sha256
+
+    def point_decoder(self, values: NDArray, window: Window | None, progress: Progress) -> PointDecoder:
+        """Answers many single points on one slice; embeds it unless it is known.
+
+        Raises:
+            ComputeError: The encoder gave no finite answer.
+        """
+        return PointDecoder(self._sam, self._embedding(values, window, progress), self._dense_pe)
+
+    def scaled_points(self, points_xy: NDArray, shape: tuple[int, int]) -> Tensor:
+        """``(N, 2)`` pixels of an ``(H, W)`` slice to ``(N, 2)`` float32 pixels of the picture the encoder sees."""
+        height, width = shape
+        scaled = self._scaled_size(height, width)
+        ratio = np.array([scaled[1] / width, scaled[0] / height])
+        return torch.from_numpy((np.asarray(points_xy, dtype=np.float64) * ratio).astype(np.float32)).to(
+            self._sam.device
+        )
+
+    def full_logits(self, logits: Tensor, shape: tuple[int, int]) -> Tensor:
+        """``(K, s, s)`` logits of the decoder to ``(K, H, W)`` logits of the slice; above 0 is inside."""
+        full: Tensor = self._sam.postprocess_masks(logits[:, None], self._scaled_size(*shape), shape)
+        return full[:, 0] - self._sam.mask_threshold
 
     # ------------------------------------------------------------------ inside
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medapp import paths
 from medapp.annotation.accepted import accepted_masks, masks_sha256
 from medapp.annotation.annotation import Annotation
-from medapp.errors import Cancelled, ProjectError, UsageError
+from medapp.errors import Cancelled, ProjectError
 from medapp.progress import Progress, ProgressEvent
-from medapp.regions.region_map import paint_mattes, region_map_from_tree
+from medapp.regions.region_map import paint_mattes, region_map_from_masks, region_map_from_tree
 from medapp.regions.region_tree_builder import build_region_tree
 from medapp.regions.segmenter import TREE_NAME
 from medapp.requests import RegionMapRequest, RegionMapResult
 from medapp.scan.scan import Window
+from medapp.services.propose import sam_engine
 from medapp.services.slices import plane_values
 from medapp.services.workspace import Workspace
 
@@ -47,6 +49,7 @@ def find_regions(request: RegionMapRequest, workspace: Workspace, progress: Prog
 
     Raises:
         WeightsError: The model is missing, is no SAM, or its file has changed.
+        ComputeError: The network gave no finite answer.
         UsageError: There is no such slice.
         Cancelled: The user stopped it; the project is unchanged.
     """
@@ -126,7 +129,13 @@ def engine_regions(
     if not model_id:
         labels = region_map_from_tree(build_region_tree(values, window, progress))
         return EngineRegions(labels, TREE_NAME, {"window": shown})
-    raise UsageError("SAM's automatic masks are not built in yet.", "Use the region tree.")
+    from medapp.regions.automatic import AutomaticSettings, automatic_masks
+
+    engine, how = sam_engine(model_id, workspace), AutomaticSettings()
+    masks = automatic_masks(engine, values, window, progress, how, paths.cache_dir() / "automatic-masks")
+    labels = region_map_from_masks(masks, (values.shape[0], values.shape[1]))
+    settings = {"window": shown, "masks": len(masks), "weights": engine.weights_key, **asdict(how)}
+    return EngineRegions(labels, engine.name, settings)
 
 
 def _make(
