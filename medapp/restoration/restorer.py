@@ -15,6 +15,7 @@ from medapp.errors import ComputeError, UnsuitableModelError
 from medapp.networks.device import choose_dtype
 from medapp.networks.library import LoadedModel
 from medapp.networks.registry import architecture
+from medapp.networks.routing import RouterChoice, averaged, record_routing
 from medapp.progress import Progress
 from medapp.restoration.fit import Fit, ScanFacts, fit_card
 from medapp.restoration.tiling import Maps, Tiling, run_tiled
@@ -32,11 +33,13 @@ class Restored:
         values: Shaped like what was given, in native units: float32, or the source's type for colours.
         outside_range: Voxels that kept their source value because the restorer is not made for it.
         tile_px: Side of the tiles or windows that were used; 0 = whole.
+        routing: What each router of the network chose; the mean over tiles or windows.
     """
 
     values: NDArray
     outside_range: int = 0
     tile_px: int = 0
+    routing: tuple[RouterChoice, ...] = ()
 
 
 class Restorer(ABC):
@@ -159,12 +162,13 @@ class NetworkRestorer(Restorer):
             image = np.ascontiguousarray(image.transpose(2, 0, 1))  # (3, H, W)
         tiling = Tiling(self.tile_px, card.size_multiple, self._bytes_per_px())
         whole = self._context(image)
+        choices: list[RouterChoice] = []
         image, tile_px = run_tiled(
-            image, lambda part, here: self._run(part, here, whole), tiling, self.model.device, progress, maps
+            image, lambda part, here: self._run(part, here, whole, choices), tiling, self.model.device, progress, maps
         )
         if image.ndim == 3:
             image = image.transpose(1, 2, 0)
-        return self._leaving(image, values, is_outside, tile_px)
+        return replace(self._leaving(image, values, is_outside, tile_px), routing=averaged(choices))
 
     def restore_volume(
         self, values: NDArray, strength: float, progress: Progress, region: slice | None = None
@@ -187,9 +191,10 @@ class NetworkRestorer(Restorer):
             raise UnsuitableModelError("This model takes slices, not volumes.", "Choose another model.")
         original = np.ascontiguousarray(values, dtype=np.float32)
         volume, is_outside = self._entering(original)
+        choices: list[RouterChoice] = []
         made, window = run_volume(
             volume,
-            lambda part: self._run(part, {}, {}),
+            lambda part: self._run(part, {}, {}, choices),
             self._bytes_per_px(),
             card.size_multiple,
             self.model.device,
@@ -199,6 +204,7 @@ class NetworkRestorer(Restorer):
         chosen = region or slice(None)
         side = 0 if all(w >= s for w, s in zip(window, original.shape, strict=True)) else max(window)
         restored = self._leaving(made, original[chosen], is_outside[chosen], side)
+        restored = replace(restored, routing=averaged(choices))
         if strength >= 1.0:
             return restored
         return replace(restored, values=_blended(original[chosen], restored.values, strength))
@@ -247,7 +253,14 @@ class NetworkRestorer(Restorer):
         has_channels = values.ndim == 3 and self.model.card.dims == 2
         return tensor if has_channels else tensor[None]
 
-    def _run(self, image: NDArray[np.float32], maps: Maps, whole: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
+    def _run(
+        self,
+        image: NDArray[np.float32],
+        maps: Maps,
+        whole: Mapping[str, torch.Tensor],
+        choices: list[RouterChoice],
+    ) -> NDArray[np.float32]:
+        """One pass of the network; what its routers chose is added to ``choices``."""
         device = self.model.device
         tensor = self._tensor(image)
         inputs = {name: torch.from_numpy(np.ascontiguousarray(maps[name]))[None].to(device) for name in self.inputs}
@@ -255,8 +268,10 @@ class NetworkRestorer(Restorer):
         with (
             torch.inference_mode(),
             torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16),
+            record_routing(self.model.network) as chosen,
         ):
             restored = self.model.network(tensor, **inputs, **whole)
+        choices += chosen
         result: NDArray[np.float32] = restored[0].float().cpu().numpy().reshape(image.shape)
         return result
 

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from medapp.errors import Cancelled, MedappError, UsageError
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
+from medapp.regions.region_map import region_map_from_tree
+from medapp.regions.region_tree_builder import build_region_tree
 from medapp.restoration import metrics
 from medapp.restoration.classical import evaluation_filter
 from medapp.restoration.restorer import NetworkRestorer, Restorer
 from medapp.scan.reading import FoundScan, read_path
+from medapp.scan.scan import Window
 from medapp.training.data import manifest_ct, patient_of
 from medapp.training.degradations import Kernel, Scanner, low_dose
 
@@ -184,7 +187,9 @@ def _rows(
             body = metrics.body_mask(reference)
             figures["input", "input"].add(degraded, reference, body)
             for key, restorer in restorers.items():
-                figures[key].add(restorer.restore_slice(degraded, progress=progress).values, reference, body)
+                maps = {"region_map": regions_of(degraded)} if "region_map" in restorer.inputs else {}
+                restored = restorer.restore_slice(degraded, progress=progress, maps=maps).values
+                figures[key].add(restored, reference, body)
             progress.step()
     rows = [
         {**_row(key[1], key[0], one), "dose": condition.dose, "kernel": condition.kernel, "group": group}
@@ -192,6 +197,12 @@ def _rows(
     ]
     _add_gain(rows, figures)
     return rows
+
+
+def regions_of(degraded: NDArray[np.float32]) -> NDArray[np.int32]:
+    """The region map of a slice by the region tree, in the display window of CT."""
+    low, high = metrics.CT_DISPLAY_WINDOW
+    return region_map_from_tree(build_region_tree(degraded, Window((low + high) / 2, high - low)))
 
 
 def _row(name: str, kind: str, figures: Figures) -> dict[str, Any]:

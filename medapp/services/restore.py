@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medapp import __version__
 from medapp.errors import ComputeError, UnsuitableModelError
+from medapp.networks.routing import RouterChoice, averaged
 from medapp.progress import Progress
 from medapp.requests import FoundSeries, PrepareModelRequest, RestoreRequest, RestoreResult
 from medapp.restoration.classical import FilterRestorer, classical_restorer, content_noise
@@ -174,7 +175,11 @@ class RegionSource:
 
 @dataclass
 class Account:
-    """Runs slices or the volume, and keeps count of what changed."""
+    """Runs slices or the volume, and keeps count of what changed.
+
+    Attributes:
+        routing: What each router of the network chose, by slice; a volume's stands under its first slice.
+    """
 
     restorer: Restorer
     strength: float
@@ -183,6 +188,7 @@ class Account:
     outside: int = 0
     tile_px: int = 0
     noise: list[tuple[float, float]] = field(default_factory=list)
+    routing: dict[int, tuple[RouterChoice, ...]] = field(default_factory=dict)
 
     @property
     def device(self) -> str:
@@ -194,6 +200,7 @@ class Account:
         original = np.asarray(scan.slice_values(z))
         padding = scan.padding[z] if scan.padding is not None else None
         restored = self.restorer.restore_slice(_without_padding(original, padding), self.strength, progress, maps)
+        self.routing[z] = restored.routing
         return self._count(original, restored, padding)
 
     def volume_of(self, scan: Scan, region: slice | None, progress: Progress) -> NDArray[np.float32]:
@@ -202,6 +209,7 @@ class Account:
         original = np.stack([np.asarray(scan.slice_values(z), np.float32) for z in range(scan.shape[0])])
         given = _without_padding(original, scan.padding)
         restored = self.restorer.restore_volume(given, self.strength, progress, region)
+        self.routing[region.start if region else 0] = restored.routing
         chosen = region or slice(None)
         padding = None if scan.padding is None else scan.padding[chosen]
         return self._count(original[chosen], restored, padding)
@@ -227,13 +235,15 @@ class Account:
             assert isinstance(self.restorer, FilterRestorer)
             return {"task": "filter", "model_id": self.restorer.id, "model": self.restorer.name, "version": ""}
         card = self.restorer.model.card
-        return {
+        made_by = {
             "task": card.task,
             "model_id": card.id,
             "model": card.name,
             "version": card.version,
             "sha256": card.sha256,
         }
+        chosen = {str(z): _plain(choices) for z, choices in sorted(self.routing.items()) if choices}
+        return {**made_by, "routing_slices": chosen} if chosen else made_by
 
     def report(self, scan: Scan, since: float) -> dict[str, Any]:
         """What a person is told after the run, in plain numbers."""
@@ -251,7 +261,15 @@ class Account:
         }
         if isinstance(self.restorer, NetworkRestorer) and self.tile_px and self.restorer.per_tile:
             told["per_tile"] = list(self.restorer.per_tile)
-        return told
+        routing = averaged(choice for choices in self.routing.values() for choice in choices)
+        return {**told, "routing": _plain(routing)} if routing else told
+
+
+def _plain(choices: Iterable[RouterChoice]) -> list[dict[str, Any]]:
+    return [
+        {"name": choice.name, "kind": choice.kind, "shares": [round(share, 4) for share in choice.shares]}
+        for choice in choices
+    ]
 
 
 def _without_padding(values: NDArray, padding: NDArray[np.bool_] | None) -> NDArray:

@@ -144,3 +144,18 @@ def test_a_model_that_does_not_restore_is_refused(workspace, opened):
     assert isinstance(outcome, Refused)
     assert "restores no scans" in outcome.message
     assert run(PrepareModelRequest(model_id, "cpu"), workspace, Progress()) == Done(None)
+
+
+def test_what_the_routers_chose_is_told_and_kept_for_each_slice(workspace, opened):
+    project, series = opened
+    outcome = run(RestoreRequest(project, series, _toy("amir"), device="cpu"), workspace, Progress())
+    told = outcome.result.report["routing"]
+    assert [choice["kind"] for choice in told] == ["pixels"] * 3 + ["channels"] * 4
+    assert all(sum(choice["shares"]) == pytest.approx(1.0, abs=1e-3) for choice in told[:3])
+    kept = workspace.project(project).series_info(outcome.result.series_id).provenance["routing_slices"]
+    assert set(kept) == {"0", "1", "2"}
+
+    outcome = run(RestoreRequest(project, series, _toy("drmc"), device="cpu"), workspace, Progress())
+    kept = workspace.project(project).series_info(outcome.result.series_id).provenance["routing_slices"]
+    assert all(choice["kind"] == "gates" and len(choice["shares"]) == 3 for choice in kept["1"])
+    assert kept["0"] != kept["1"]  # gates are per image
