@@ -161,6 +161,32 @@ class PromptRequest(SliceRequest):
 
 
 @dataclass(frozen=True)
+class MattingRequest(SliceRequest):
+    """Ask a matting model for several masks, their disagreement and an alpha at a click or box; result:
+    ``MattingResult``.
+
+    Attributes:
+        point_xy: A click in pixels of the slice; used where there is no box.
+        box_xyxy: A box in pixels, or None.
+        count: Masks to draw, 1 to 32.
+        seed: Of the draws; -1 = from the pixels, so that the same click always gives the same answer.
+        mean_first: The first mask, and with it the alpha, comes from the most likely draw.
+        ticket: Latest wins: an answer with an old ticket is dropped.
+    """
+
+    LANE: ClassVar[Lane] = "prompts"
+    TITLE: ClassVar[str] = "Propose mattes"
+
+    model_id: str
+    point_xy: tuple[float, float] | None = None
+    box_xyxy: tuple[float, float, float, float] | None = None
+    count: int = 8
+    seed: int = -1
+    mean_first: bool = False
+    ticket: int = 0
+
+
+@dataclass(frozen=True)
 class RestoreRequest(Request):
     """Restore a series; result: ``RestoreResult``.
 
@@ -192,6 +218,63 @@ class RestoreRequest(Request):
     def title(self) -> str:
         """What the task row says."""
         return "Preview restoration" if self.only_first else "Restore series"
+
+
+@dataclass(frozen=True)
+class DepthFileRequest(ReaderRequest):
+    """Read a depth file by the scale that is stated for it; result: ``DepthFileResult``.
+
+    Attributes:
+        path: PNG, TIFF or NPY file.
+        scale: A preset's name, ``unit=mm,scale=0.02`` and the like, or empty where a side-car states it.
+    """
+
+    TITLE: ClassVar[str] = "Read depth file"
+
+    project: str
+    path: str
+    scale: str = ""
+
+
+@dataclass(frozen=True)
+class DepthRequest(Request):
+    """Complete the depth of one colour frame; kept as derived series. Result: ``DepthResult``.
+
+    Attributes:
+        slice_index: The frame.
+        model_id: A model that serves depth, or ``fill-nearest`` or ``fill-linear``.
+        points: ``(x, y, depth in mm)`` that a person placed; they win over the file.
+        sparse_path: ``.npy`` float32 (H, W) in mm of a ``DepthFileResult``; empty = none.
+        sparse_record: Its record, kept in the provenance.
+        camera: ``fx, fy, cx, cy, width, height`` in pixels, kept in the provenance; None = unknown.
+        keep_points: Put the measured depths back into the result.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    """
+
+    TITLE: ClassVar[str] = "Estimate depth"
+
+    project: str
+    series_id: str
+    slice_index: int
+    model_id: str
+    points: tuple[tuple[float, float, float], ...] = ()
+    sparse_path: str = ""
+    sparse_record: dict[str, Any] = field(default_factory=dict)
+    camera: dict[str, Any] | None = None
+    keep_points: bool = False
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class DepthExportRequest(Request):
+    """Write a depth series as 16-bit PNG with its side-car, and as float TIFF; result: tuple of paths."""
+
+    LANE: ClassVar[Lane] = "reader"  # no torch
+    TITLE: ClassVar[str] = "Write depth files"
+
+    project: str
+    series_id: str
+    out: str
 
 
 @dataclass(frozen=True)
@@ -359,6 +442,26 @@ class RegionMapResult:
 
 
 @dataclass(frozen=True)
+class MattingResult:
+    """What a matting model proposes.
+
+    Attributes:
+        path: ``.npz`` in the project's cache with float32 ``masks`` (K, h, w) probabilities, ``uncertainty`` (h, w)
+            bits and ``alpha`` (h, w), all of the crop.
+        box_xyxy: The crop in the slice, upper ends exclusive.
+        seed: Of the draws.
+        model: Name and version.
+    """
+
+    path: str
+    box_xyxy: tuple[int, int, int, int]
+    seed: int
+    ticket: int
+    model: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class RestoreResult:
     """What a restoration did.
 
@@ -371,6 +474,41 @@ class RestoreResult:
 
     series_id: str
     preview_path: str
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DepthFileResult:
+    """A depth file that was read.
+
+    Attributes:
+        path: ``.npy`` float32 (H, W) in the project's cache: z-depth in mm, NaN = unknown.
+        size: ``(H, W)``.
+        points: Pixels that have a depth.
+        record: Unit, scale, offset, kind, invalid values and camera; plain data.
+        notes: What a person should know.
+    """
+
+    path: str
+    size: tuple[int, int]
+    points: int
+    record: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DepthResult:
+    """A completed depth map.
+
+    Attributes:
+        series_id: Derived series of z-depth in mm.
+        sigma_series_id: Derived series of its uncertainty in mm; empty for fills.
+        report: ``points``, ``least_mm``, ``median_mm``, ``most_mm``, ``sigma_median_mm``, ``seconds``, ``device``,
+            ``working_size``, ``notes``, ``model``.
+    """
+
+    series_id: str
+    sigma_series_id: str
     report: dict[str, Any]
 
 

@@ -22,7 +22,9 @@ COMMANDS = {
     "verify": "hash an exported folder again and compare it with its manifest",
     "evaluate": "measure a task on held-out patients against classical methods",
     "train": "train or go on training a network from a recipe",
+    "matte": "propose masks, their disagreement and an alpha for one slice, by a matting model",
     "models": "list, show or import models",
+    "depth": "complete the depth of a colour frame from a few measured points",
     "bench": "measure speed against peers in the same run",
 }
 

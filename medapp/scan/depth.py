@@ -271,6 +271,9 @@ def _write(path: Path, data: bytes) -> None:
     beside = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError("The folder could not be made.", "Choose another folder.") from error
+    try:
         with beside.open("wb") as file:
             file.write(data)
             file.flush()

@@ -19,9 +19,20 @@ def thumbnail_png(scan: Scan, side_px: int = 96) -> bytes:
     dy, dx = scan.in_plane_spacing_mm or (1.0, 1.0)
     scale = side_px / max(height * dy, width * dx)
     size = (max(1, round(width * dx * scale)), max(1, round(height * dy * scale)))
-    small = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
+    return _png(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+
+
+def picture_png(picture: NDArray[np.uint8], side_px: int = 96) -> bytes:
+    """A picture ``(H, W)`` or ``(H, W, 3)`` as PNG of at most ``side_px`` a side; 0 = as it is."""
+    image = Image.fromarray(picture)
+    if side_px:
+        image.thumbnail((side_px, side_px))
+    return _png(image)
+
+
+def _png(image: Image.Image) -> bytes:
     out = io.BytesIO()
-    small.save(out, "PNG")
+    image.save(out, "PNG")
     return out.getvalue()
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from medapp.networks.architectures.pddm import PDDM
-from medapp.networks.blocks.depth_prior import linear_fill, local_prior, nearest_fill
+from medapp.networks.blocks.depth_fill import linear_fill, nearest_fill
+from medapp.networks.blocks.depth_prior import local_prior
 
 TOY = {"widths": (8, 12, 16, 24), "blocks": (1, 1, 1, 1), "embedding": 16, "heads": 2, "seed_bins": 4}
 
