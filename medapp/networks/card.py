@@ -54,7 +54,8 @@ class Card:
         version: Text, such as ``1``.
         architecture: Name in the registry; ``config`` holds its constructor arguments.
         task: Such as ``ct-denoise``.
-        takes: The kinds of scans it takes, one a modality; empty for models that take any slice as it is shown.
+        takes: The kinds of scans it takes, one a modality; empty where any slice is taken as shown (regions,
+            matting).
         sha256: Of the weights file.
         serves: What a person uses it for; one of ``SERVES``.
         inputs: What it needs beside the image; of ``INPUTS``.

@@ -1,0 +1,177 @@
+"""From a click or a box to masks, uncertainty and alpha."""
+
+import numpy as np
+import pytest
+import torch
+
+from medapp.errors import Cancelled, ComputeError, UnsuitableModelError, UsageError
+from medapp.matting.proposer import CropRule, MattingProposer
+from medapp.networks.card import Intake
+from medapp.networks.library import ModelLibrary
+from medapp.progress import Progress
+from medapp.scan.scan import Window
+from tests.matting.toy_matting import keep_toy_matting
+
+BOX = (20.0, 30.0, 44.0, 46.0)
+
+
+@pytest.fixture(scope="module")
+def slice_values():
+    row, column = np.mgrid[:96, :80].astype(np.float32)
+    values = 100 * np.clip(12 - np.hypot(row - 38, column - 32), 0, 8) + 5 * np.sin(row / 3) * np.cos(column / 5)
+    return values.astype(np.float32)
+
+
+@pytest.fixture
+def proposer_of(tmp_path):
+    def make(**changes):
+        keep_toy_matting(tmp_path, **changes)
+        return MattingProposer(ModelLibrary(tmp_path, tmp_path).load("toy-matting", "cpu"))
+
+    return make
+
+
+@pytest.fixture
+def proposer(proposer_of):
+    return proposer_of()
+
+
+def test_a_box_gives_masks_a_map_and_an_alpha_of_a_crop_around_it(proposer, slice_values):
+    found = proposer.propose(slice_values, box_xyxy=BOX, count=5)
+    left, top, right, bottom = found.box_xyxy
+    assert left <= 20
+    assert top <= 30
+    assert right >= 44
+    assert bottom >= 46
+    assert right - left == bottom - top == 36  # one and a half times the longer side
+    assert found.masks.shape == (5, 36, 36)
+    assert found.uncertainty.shape == found.alpha.shape == (36, 36)
+    assert all(part.dtype == np.float32 for part in (found.masks, found.uncertainty, found.alpha))
+    assert 0 <= found.alpha.min() <= found.alpha.max() <= 1
+    assert found.network_px == (32, 32)
+
+
+def test_the_same_click_gives_the_same_alpha_bit_for_bit_and_a_new_draw_another(proposer, slice_values):
+    first, second = (proposer.propose(slice_values, box_xyxy=BOX) for _ in range(2))
+    assert np.array_equal(first.alpha, second.alpha)
+    assert np.array_equal(first.masks, second.masks)
+    again = proposer.propose(slice_values, box_xyxy=BOX, seed=first.seed)
+    assert np.array_equal(first.alpha, again.alpha)
+    other = proposer.propose(slice_values, box_xyxy=BOX, seed=first.seed + 1)
+    assert not np.array_equal(first.alpha, other.alpha)
+
+
+def test_more_masks_keep_the_ones_that_were_there(proposer, slice_values):
+    few, many = (proposer.propose(slice_values, box_xyxy=BOX, count=k, seed=3) for k in (2, 7))
+    np.testing.assert_allclose(few.masks, many.masks[:2], atol=1e-6)
+    assert len(many.masks) == 7
+    assert len(proposer.propose(slice_values, box_xyxy=BOX, count=1).masks) == 1
+
+
+def test_with_the_mean_first_the_first_mask_is_the_same_in_every_draw(proposer, slice_values):
+    masks = [proposer.propose(slice_values, box_xyxy=BOX, seed=s, mean_first=True).masks for s in (1, 2)]
+    assert np.array_equal(masks[0][0], masks[1][0])
+    assert not np.array_equal(masks[0][1], masks[1][1])
+
+
+@pytest.mark.parametrize("point", [(0.0, 0.0), (79.0, 95.0), (40.0, 50.0)])
+def test_a_click_anywhere_gives_a_crop_inside_the_slice(proposer, slice_values, point):
+    found = proposer.propose(slice_values, point_xy=point)
+    left, top, right, bottom = found.box_xyxy
+    assert 0 <= left <= point[0] <= right <= 80
+    assert 0 <= top <= point[1] <= bottom <= 96
+    assert found.alpha.shape == (bottom - top, right - left)
+
+
+def test_a_box_without_size_and_one_beyond_the_border_are_fine(proposer, slice_values):
+    assert proposer.propose(slice_values, box_xyxy=(30.0, 30.0, 30.0, 30.0)).alpha.size
+    assert proposer.propose(slice_values, box_xyxy=(-50.0, -50.0, 400.0, 400.0)).box_xyxy == (0, 0, 80, 96)
+    assert proposer.propose(slice_values[:5, :3], box_xyxy=(0.0, 0.0, 3.0, 5.0)).alpha.shape == (5, 3)
+
+
+def test_a_large_crop_in_tiles_equals_the_whole_one(proposer, slice_values, monkeypatch):
+    large = np.kron(slice_values, np.ones((2, 2), dtype=np.float32))
+    whole = proposer.propose(large, box_xyxy=(0, 0, 160, 192), seed=1)
+    monkeypatch.setattr("medapp.matting.proposer._MOST_BYTES", 1)
+    monkeypatch.setattr("medapp.matting.proposer._LEAST_TILE_PX", 16)
+    tiled = proposer.propose(large, box_xyxy=(0, 0, 160, 192), seed=1)
+    np.testing.assert_allclose(tiled.alpha, whole.alpha, atol=1e-5)
+
+
+def test_the_window_decides_what_the_network_sees(proposer, slice_values):
+    dark = proposer.propose(slice_values, Window(400, 800), box_xyxy=BOX, seed=1)
+    bright = proposer.propose(slice_values, Window(50, 100), box_xyxy=BOX, seed=1)
+    assert not np.allclose(dark.alpha, bright.alpha)
+
+
+def test_a_range_on_the_card_goes_before_the_window(proposer_of, slice_values):
+    proposer = proposer_of(takes=(Intake("CT", "HU", (0.0, 800.0)),))
+    dark, bright = (
+        proposer.propose(slice_values, w, box_xyxy=BOX, seed=1, modality="CT")
+        for w in (Window(400, 800), Window(50, 100))
+    )
+    assert np.array_equal(dark.alpha, bright.alpha)
+    with pytest.raises(UnsuitableModelError, match="CT, not MR"):
+        proposer.propose(slice_values, box_xyxy=BOX, modality="MR")
+
+
+def test_pixels_come_to_the_size_the_model_knows():
+    rule = CropRule(128, 1.5, spacing_mm=(0.5, 1.0))
+    assert rule.scale(30.0, 2.0) == 2.0  # coarse pixels are refined to 1 mm
+    assert rule.scale(30.0, 0.25) == 0.5
+    assert rule.scale(30.0, 0.7) == rule.scale(30.0, None) == 1.0
+    assert rule.box((100, 100, 110, 110), 2.0, (400, 400)) == (
+        73,
+        73,
+        137,
+        137,
+    )  # 64 coarse pixels = 128 of the model's
+    assert rule.box((0, 0, 300, 100), 1.0, (400, 900)) == (0, 0, 375, 275)
+
+
+def test_colours_become_grey_for_a_grey_model_and_stay_for_a_colour_one(proposer_of, slice_values):
+    colours = np.stack([slice_values.clip(0, 255), 0 * slice_values, 0 * slice_values], axis=2).astype(np.uint8)
+    assert proposer_of().propose(colours, box_xyxy=BOX).alpha.shape == (36, 36)
+    in_colour = proposer_of(channels=3, config={"input_channels": 3})
+    assert in_colour.propose(colours, box_xyxy=BOX).alpha.shape == (36, 36)
+    with pytest.raises(UnsuitableModelError, match="colour"):
+        in_colour.propose(slice_values, box_xyxy=BOX)
+
+
+def test_pixels_that_are_not_finite_pass(proposer, slice_values):
+    holes = slice_values.copy()
+    holes[35:40, 30:34] = np.nan
+    assert np.isfinite(proposer.propose(holes, Window(400, 800), box_xyxy=BOX).alpha).all()
+
+
+def test_numbers_that_are_not_finite_never_leave(proposer, slice_values):
+    with torch.no_grad():
+        proposer.model.network.matting_net.out_layer[3].bias.fill_(float("nan"))
+    with pytest.raises(ComputeError, match="not finite"):
+        proposer.propose(slice_values, box_xyxy=BOX)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ({}, "click or a box"),
+        ({"point_xy": (200.0, 10.0)}, "outside the slice"),
+        ({"box_xyxy": (-9.0, -9.0, -1.0, -1.0)}, "outside the slice"),
+        ({"box_xyxy": (0.0, 0.0, float("nan"), 4.0)}, "no numbers"),
+        ({"box_xyxy": BOX, "count": 0}, "Between 1 and 32"),
+        ({"box_xyxy": BOX, "count": 33}, "Between 1 and 32"),
+    ],
+)
+def test_prompts_that_point_at_nothing_are_said(proposer, slice_values, prompt, said):
+    with pytest.raises(UsageError, match=said):
+        proposer.propose(slice_values, **prompt)
+
+
+def test_a_model_without_alpha_is_refused(proposer_of, slice_values):
+    with pytest.raises(UnsuitableModelError, match="no masks and alpha"):
+        proposer_of(config={"use_matting": False}).propose(slice_values, box_xyxy=BOX)
+
+
+def test_stop_is_noticed(proposer, slice_values):
+    with pytest.raises(Cancelled):
+        proposer.propose(slice_values, box_xyxy=BOX, progress=Progress(is_stopped=lambda: True))
