@@ -1,4 +1,4 @@
-"""``medapp models list | show | import | parity``: what restores and segments, and where it came from."""
+"""``medapp models list | show | import | parity | cost``: what restores and segments, and where it came from."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     same = actions.add_parser("parity", help="compare networks with the published ones by files of reference tensors")
     same.add_argument("files", nargs="+", metavar="FILE")
     same.add_argument("--json", action="store_true", help="a JSON line for each file")
+    cost = actions.add_parser("cost", help="parameters and multiply-adds of every architecture, as published")
+    cost.add_argument("--json", action="store_true", help="a JSON line for each network")
     parser.set_defaults(run=run)
 
 
@@ -38,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the chosen action; returns the exit status."""
     if arguments.action == "parity":
         return parity([Path(file) for file in arguments.files], arguments.json)
+    if arguments.action == "cost":
+        return cost(arguments.json)
     if arguments.action == "import":
         return _print(_ask(_import_request(arguments)))
     outcome = _ask(ModelsRequest())
@@ -92,6 +96,31 @@ def _range(text: str) -> tuple[float, float]:
     except ValueError as error:
         raise argparse.ArgumentTypeError("two numbers, such as -1024,3072") from error
     return low, high
+
+
+def cost(as_json: bool) -> int:
+    """Print what every architecture costs in its published configuration, as a Markdown table."""
+    from medapp.networks.cost import DEFAULTS, case_cost  # loads torch
+    from medapp.networks.registry import architecture
+
+    columns = ("weight_macs", "thop", "attention_macs", "other_macs", "macs")
+    if not as_json:
+        titles = ("conv + linear", "as thop counts", "attention", "other products", "all products")
+        print(f"| network | input | parameters | {' | '.join(f'{title}, G' for title in titles)} |")
+        print(f"| --- | --- | {' | '.join(['---:'] * (len(titles) + 1))} |")
+    for case in DEFAULTS:
+        found = case_cost(case)
+        if as_json:
+            numbers = {**asdict(found), **{name: getattr(found, name) for name in columns}}
+            print(
+                json.dumps({"architecture": case.architecture, "config": case.config, "shape": case.shape, **numbers})
+            )
+            continue
+        cells = [f"{getattr(found, name) / 1e9:.4f}" for name in columns]
+        size = " × ".join(map(str, case.shape[1:]))
+        title = architecture(case.architecture).title
+        print(f"| {title} | {size} | {found.parameters:,} | {' | '.join(cells)} |")
+    return 0
 
 
 def _ask(request: Request) -> Outcome:
