@@ -138,7 +138,8 @@ def case_cost(case: Case) -> Cost:
 class _Products(TorchDispatchMode):
     """Counts convolutions and products with a layer's weights, and gives ones of the right shape instead.
 
-    Ones, because gates that came out as zero would leave experts out. Other products are the network's own way to evaluate attention; those are counted by definition elsewhere.
+    Ones, because gates that came out as zero would leave experts out. Products that are not with a layer's weights are
+    the network's own way to evaluate attention; those are counted by definition elsewhere.
     """
 
     @classmethod

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from medapp.cli.main import main
+from medapp.networks.architectures.sgsgan import Discriminator, Segmenter
 from medapp.networks.cost import DEFAULTS, Case, case_cost, network_cost
 from medapp.networks.registry import ARCHITECTURES, build_network
 
@@ -100,6 +101,18 @@ def test_sgsgan_style(case, parameters, macs, digits):
 
     assert cost.parameters == parameters
     assert _giga(cost.macs, digits) == macs
+
+
+@pytest.mark.parametrize(
+    ("dims", "side", "digits", "of_critic", "of_segmenter"), [(2, 128, 2, 0.41, 0.66), (3, 64, 1, 4.0, 17.0)]
+)
+def test_what_trains_sgsgan_style(dims, side, digits, of_critic, of_segmenter):
+    image = torch.zeros(1, 1, *[side] * dims)
+    critic = network_cost(Discriminator(dims), image, candidate=image)
+    segmenter = network_cost(Segmenter(5, dims), image)
+
+    assert _giga(critic.macs, digits) == of_critic
+    assert _giga(segmenter.macs, digits) == of_segmenter
 
 
 @pytest.mark.parametrize(
