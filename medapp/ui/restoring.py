@@ -39,11 +39,14 @@ class Restoring(QObject):
         strength: 0..1.
         region_model_id: The SAM that finds regions for models that need them; empty = the region tree.
         report: Of the last finished run on this series, or empty.
+        routing: What the routers of the last run or preview chose, dicts with ``name``, ``kind`` and ``shares``.
+        routing_about: What that is of, such as ``Slice 14``.
     """
 
     models_changed = Signal()
     choice_changed = Signal()
     report_changed = Signal()
+    routing_changed = Signal()
 
     def __init__(
         self,
@@ -61,6 +64,8 @@ class Restoring(QObject):
         self.model_id = ""
         self.strength = 1.0
         self.report: dict[str, Any] = {}
+        self.routing: list[dict[str, Any]] = []
+        self.routing_about = ""
         self.is_previewing = False
         self.is_loading = False
         self.tile_px = 0
@@ -108,11 +113,17 @@ class Restoring(QObject):
         """Models that answer clicks."""
         return [model for model in self.models if model.get("serves") == "regions"]
 
+    @property
+    def matting_models(self) -> list[dict[str, Any]]:
+        """Models that answer clicks with several masks and an alpha."""
+        return [m for m in self.models if m.get("serves") == "matting" and m.get("fit") != "blocked"]
+
     def _on_series_opened(self, _series_id: str) -> None:
         if self.series_id != self._asked_for:
             self.stop_preview()
             self.report = {}
             self.report_changed.emit()
+            self._note_routing({}, "")
             self.refresh()
 
     def refresh(self) -> None:
@@ -148,6 +159,7 @@ class Restoring(QObject):
         """Take another model."""
         if model_id != self.model_id:
             self.model_id = model_id
+            self._note_routing({}, "")
             self.choice_changed.emit()
             self._on_view_changed()
 
@@ -224,6 +236,7 @@ class Restoring(QObject):
         def done(result: RestoreResult) -> None:
             self._preview_job = 0
             if ticket == self._ticket and self.series_id == series_id:
+                self._note_routing(result.report, f"Slice {z + 1}")
                 self._background.run(lambda: _read_preview(result, original, z), show, self._messages.tell_error)
 
         def show(processed: Scan) -> None:
@@ -238,6 +251,12 @@ class Restoring(QObject):
 
         request = self._request(z, is_preview=True)
         self._preview_job = self._bridge.submit(request, subject=f"slice {z + 1}", on_done=done, on_failed=failed)
+
+    def _note_routing(self, report: dict[str, Any], about: str) -> None:
+        routing = list(report.get("routing") or ())
+        if routing or self.routing:
+            self.routing, self.routing_about = routing, about
+            self.routing_changed.emit()
 
     def _request(self, first_slice: int, is_preview: bool) -> RestoreRequest:
         document = self._document
@@ -273,6 +292,8 @@ class Restoring(QObject):
             document.reload_series_list()
             self.report = {**result.report, "series_id": result.series_id}
             self.report_changed.emit()
+            if self.series_id == series_id:
+                self._note_routing(result.report, "Mean over the series")
             if self.series_id == series_id and document.series is not None:
                 self._session.load_series(document.series.series_id, compare_mode=document.compare_mode)
             self._messages.say(

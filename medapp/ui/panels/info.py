@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QGridLayout, QScrollArea, QStackedLayout, QVBoxLay
 
 from medapp.ui import theme
 from medapp.ui.document import Document
+from medapp.ui.panels.restore_routing import RoutingView, routing_of_slice
 from medapp.ui.widgets import EmptyState, label, wrapped
 
 _HIDDEN = ("pixel_sha256", "settings")
@@ -26,6 +27,9 @@ class InfoPanel(QWidget):
         layout = QVBoxLayout(inner)
         layout.setContentsMargins(theme.MARGIN, theme.MARGIN, theme.MARGIN, theme.MARGIN)
         layout.addLayout(self._grid)
+        self.routing = RoutingView("Routing")
+        self.routing.setContentsMargins(0, theme.MARGIN, 0, 0)
+        layout.addWidget(self.routing)
         layout.addStretch(1)
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
@@ -38,6 +42,7 @@ class InfoPanel(QWidget):
         document.series_opened.connect(lambda _id: self._show())
         document.series_list_changed.connect(self._show)
         document.settings_changed.connect(self._show)
+        document.position_changed.connect(self._show_routing)
         self._show()
 
     def _show(self) -> None:
@@ -55,6 +60,13 @@ class InfoPanel(QWidget):
             value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             self._grid.addWidget(key, place, 0)
             self._grid.addWidget(value, place, 1)
+        self._show_routing()
+
+    def _show_routing(self) -> None:
+        """The routing of the slice on screen, where the series was made by a network that has any."""
+        info, z = self._document.series, self._document.position_zyx[0]
+        choices, about = routing_of_slice(info.provenance, z, info.shape[0]) if info is not None else ([], "")
+        self.routing.show_routing(choices, about)
 
 
 def facts_of(document: Document) -> list[tuple[str, str]]:

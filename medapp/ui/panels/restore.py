@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QCheckBox, QComboBox, QSizePolicy, QStackedLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QScrollArea, QSizePolicy, QStackedLayout, QWidget
 
 from medapp.ui.document import Document
+from medapp.ui.panels.restore_routing import RoutingView
 from medapp.ui.restoring import Restoring
 from medapp.ui.widgets import EmptyState, NumberSlider, button, column, field, label, line, refresh_style, row, wrapped
 
@@ -53,6 +54,7 @@ class RestorePanel(QWidget):
         self._report_title = label("Last run")
         self._report = wrapped()
         self._rule = line()
+        self.routing = RoutingView()
         full = QWidget()
         full.setLayout(
             column(
@@ -67,6 +69,8 @@ class RestorePanel(QWidget):
                 self._rule,
                 self._report_title,
                 self._report,
+                4,
+                self.routing,
                 -1,
                 spacing=6,
             )
@@ -76,12 +80,17 @@ class RestorePanel(QWidget):
             "No model restores this kind of image.", "Import model file…", self.import_requested.emit
         )
         self._stack = QStackedLayout(self)
-        for page in (self._nothing, self._none, full):
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(full)
+        for page in (self._nothing, self._none, scroll):
             self._stack.addWidget(page)
         restoring.models_changed.connect(self._show)
         restoring.choice_changed.connect(self._get_ready)
         restoring.choice_changed.connect(self._show_choice)
         restoring.report_changed.connect(self._show_report)
+        restoring.routing_changed.connect(lambda: self.routing.show_routing(restoring.routing, restoring.routing_about))
         document.series_opened.connect(lambda _id: self._show())
         document.settings_changed.connect(self._show_choice)
         self._show()
