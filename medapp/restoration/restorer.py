@@ -270,7 +270,11 @@ class NetworkRestorer(Restorer):
             torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16),
             record_routing(self.model.network) as chosen,
         ):
-            restored = self.model.network(tensor, **inputs, **whole)
+            try:
+                restored = self.model.network(tensor, **inputs, **whole)
+            except RuntimeError:
+                choices.clear()  # when memory ran out, all starts anew with smaller tiles
+                raise
         choices += chosen
         result: NDArray[np.float32] = restored[0].float().cpu().numpy().reshape(image.shape)
         return result
