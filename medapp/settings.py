@@ -29,6 +29,9 @@ class Settings:
         brush_radius_px, brush_hardness, brush_flow, brush_opacity: Last used brush.
         shortcuts: Changed keys by action name.
         sam_model: The SAM model for clicks, or empty for the region tree.
+        matting_model: The matting model for clicks and boxes, before ``sam_model``; empty for none.
+        matting_count: How many masks it draws.
+        matting_mean_first: Its first mask is the most likely one.
     """
 
     theme: Literal["system", "light", "dark"] = "system"
@@ -45,6 +48,9 @@ class Settings:
     brush_opacity: float = 1.0
     shortcuts: dict[str, str] = field(default_factory=dict)
     sam_model: str = ""
+    matting_model: str = ""
+    matting_count: int = 8
+    matting_mean_first: bool = False
 
     def with_recent(self, project: Path) -> Settings:
         """The same settings with a project at the head of the recent ones."""

@@ -186,6 +186,25 @@ _SPECS: tuple[ActionSpec, ...] = (
     # Help
     ActionSpec("shortcuts", "Keyboard shortcuts", ("?",), "All keys on one sheet", "Help", 0, "keyboard"),
     ActionSpec("hints", "Hints", ("F1",), "Three things to know", "Help", 0, "lightbulb"),
+    ActionSpec(
+        "uncertain_to_band",
+        "Uncertain to unknown band",
+        ("Shift+U",),
+        "Where the drawn masks disagree becomes the band",
+        "Matte",
+        2,
+        "circle-dashed",
+    ),
+    ActionSpec("draw_anew", "New draw of masks", ("Shift+D",), "Other masks at the same place", "Matte", 1, "shuffle"),
+    ActionSpec(
+        "show_uncertainty",
+        "Show uncertainty",
+        ("Shift+V",),
+        "Where the drawn masks disagree, in bits",
+        "Matte",
+        1,
+        "eye",
+    ),
     ActionSpec("messages", "Messages", (), "Everything that was said", "Help", 1, "chat-centered-text"),
     ActionSpec("about", "About medapp", (), "Version and licences", "Help", 1, "info"),
     # Tools

@@ -120,6 +120,9 @@ class Commands:
         for name in ("review", "restore", "annotate", "curate"):
             found[f"workspace_{name}"] = partial(window.set_workspace, name)
         for name in _TOOLS:
+            "uncertain_to_band": lambda: window.proposals.matting.put_into_band(),
+            "draw_anew": lambda: window.matte_proposing.draw_anew(),
+            "show_uncertainty": lambda: document.show_uncertainty(not document.shows_uncertainty),
             found[f"tool_{name}"] = partial(document.set_tool, name)
         for n in range(10):
             found[f"digit_{n}"] = partial(self.digit, n)

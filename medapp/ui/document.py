@@ -61,6 +61,9 @@ class Document(QObject):
         is_proposing: A prompt waits for its answer.
         active_axis: The plane that was last clicked or has the focus.
         preview: An edit that is shown but not made yet.
+        matting: What a matting model made of the prompts, beside the candidates; None elsewhere.
+        hovered_candidate: Place of the candidate under the pointer: shown, but not what *Accept* takes.
+        shows_uncertainty: The uncertainty of ``matting`` lies over the image.
     """
 
     project_changed = Signal()
@@ -83,6 +86,7 @@ class Document(QObject):
     settings_changed = Signal()
     message_requested = Signal(str)
 
+    uncertainty_changed = Signal()
     edit_made = Signal(str, str, object)  # kind (do, undo, redo), series id, edit: for the journal
     open_requested = Signal(str)  # a series id
     prompt_added = Signal()
@@ -118,6 +122,7 @@ class Document(QObject):
         self.preview: Edit | None = None
         self._forget_series()
 
+        self.shows_uncertainty = False
     def _forget_series(self) -> None:
         self.series: SeriesInfo | None = None
         self.scan: Scan | None = None
@@ -143,6 +148,8 @@ class Document(QObject):
 
     def set_project(self, project: Project | None, *, is_read_only: bool = False) -> None:
         """Show another project; None goes back to the start page."""
+        self.matting: MattingSet | None = None
+        self.hovered_candidate: int | None = None
         self.end_preview(accept=False)
         self._forget_series()
         self.project = project
@@ -210,7 +217,7 @@ class Document(QObject):
         same_grid = same_grid and self.annotation.series_id == annotation.series_id and self.scan.shape == scan.shape
         position, kept_window = self.position_zyx, self.window
         is_inverted, active = self.is_inverted, self.active_matte
-        tail = (self.prompts, self.candidates, self.candidate_index)
+        tail = (self.prompts, self.candidates, self.candidate_index, self.matting)
         arrived_position = position if self.arriving_path and self.scan is not None else None
         if arrived_position is not None and self.scan is not None and self.scan.shape != scan.shape:
             arrived_position = None
@@ -227,7 +234,7 @@ class Document(QObject):
         if same_grid:  # from original to restored and back: nothing moves
             self.position_zyx, self.window, self.is_inverted = position, kept_window, is_inverted
             active_id = active.matte_id if active is not None else active_id
-            self.prompts, self.candidates, self.candidate_index = tail
+            self.prompts, self.candidates, self.candidate_index, self.matting = tail
         else:
             if arrived_position is not None:
                 self.position_zyx = arrived_position
@@ -661,6 +668,7 @@ class Document(QObject):
         """Take the preview or the shown region away; of several proposals without prompts the next one follows."""
         if self.preview is not None:
             self.end_preview(accept=False)
+        self.matting = self.hovered_candidate = None
         elif not self.prompts and len(self.candidates) > 1:
             rest = [c for i, c in enumerate(self.candidates) if i != self.candidate_index]
             self.set_candidates(rest, min(self.candidate_index, len(rest) - 1))
@@ -672,9 +680,11 @@ class Document(QObject):
         if self.candidates:
             self.set_candidates(self.candidates, (self.candidate_index + steps) % len(self.candidates))
 
-    def set_candidates(self, candidates: list[Candidate], index: int = 0) -> None:
-        """Regions that answer the prompts."""
-        self.candidates = candidates
+    def set_candidates(self, candidates: list[Candidate], index: int = 0, matting: MattingSet | None = None) -> None:
+        """Regions that answer the prompts, with ``matting`` where a matting model made them."""
+        if candidates is not self.candidates:
+            self.matting = matting
+        self.candidates, self.hovered_candidate = candidates, None
         self.candidate_index = min(max(index, 0), max(len(candidates) - 1, 0))
         self.proposals_changed.emit()
 
@@ -689,6 +699,24 @@ class Document(QObject):
             index = min(max(self.candidate_index + steps, 0), len(self.candidates) - 1)
             if index != self.candidate_index:
                 self.candidate_index = index
+    @property
+    def shown_candidate(self) -> Candidate | None:
+        """The region over the image: the one under the pointer in the tray, else what *Accept* would take."""
+        place = self.hovered_candidate
+        return self.candidates[place] if place is not None and place < len(self.candidates) else self.candidate
+
+    def hover_candidate(self, place: int | None) -> None:
+        """Show a candidate while the pointer is over it in the tray; None when it has left."""
+        if place != self.hovered_candidate:
+            self.hovered_candidate = place
+            self.uncertainty_changed.emit()
+
+    def show_uncertainty(self, shows: bool) -> None:
+        """Lay the uncertainty over the image, or take it away."""
+        if shows != self.shows_uncertainty:
+            self.shows_uncertainty = shows
+            self.uncertainty_changed.emit()
+
                 self.proposals_changed.emit()
 
     def accept_candidate(self, mode: AcceptMode | None = None) -> None:

@@ -35,6 +35,7 @@ from medapp.ui.dialogs.sheet import Sheet
 from medapp.ui.document import Document
 from medapp.ui.job_bridge import JobBridge, Queue
 from medapp.ui.messages import Messages
+from medapp.ui.matte_proposing import MatteProposing
 from medapp.ui.opening import Opening
 from medapp.ui.panels.curate import CuratePage
 from medapp.ui.panels.history import HistoryPanel
@@ -103,6 +104,7 @@ class MainWindow(QMainWindow):
         self.restoring = Restoring(document, self.session, self.bridge, self.background, messages, self)
 
         self.commands = Commands(self)
+        self.matte_proposing = MatteProposing(document, self.proposing, self.bridge, self.background, messages, self)
         self.actions_by_name = build_actions(self, self.commands.handlers(), document.settings.shortcuts)
         attach(self.actions_by_name, self)
         self.command_search = CommandSearch(self, self.actions_by_name)
@@ -219,8 +221,9 @@ class MainWindow(QMainWindow):
     def _build_docks(self) -> None:
         self.library = LibraryPanel(self.document)
         self.layers = LayersPanel(self.document)
-        self.proposals = ProposalsPanel(self.document, self.proposing.propose_slice)
-        self.restore = RestorePanel(self.document, self.restoring)
+        self.proposals = ProposalsPanel(self.document, self.proposing.propose_slice, self.matte_proposing)
+        self.restore = RestorePanel(self.document, self.restoring, self.region_maps)
+        self.depth_map = DepthPanel(self.document, self.depth_mode)
         self.history = HistoryPanel(self.document)
         self.info = InfoPanel(self.document)
         panels = {name: getattr(self, name) for name in _DOCKS}
@@ -303,6 +306,7 @@ class MainWindow(QMainWindow):
 
     def set_workspace(self, name: str, *, keep_tool: bool = False) -> None:
         """Show other panels; data, zoom, slice and selection stay."""
+        self.restoring.models_changed.connect(lambda: self.proposals.set_matting_models(self.restoring.matting_models))
         workspace = by_name(name)
         if self._is_bare:
             self.toggle_panels()
@@ -429,6 +433,8 @@ class MainWindow(QMainWindow):
             action.setEnabled(enabled)
         for name in TOOL_ACTIONS:
             if name in actions:
+            elif name in ("uncertain_to_band", "draw_anew", "show_uncertainty"):
+                enabled = can_edit and document.matting is not None
                 actions[name].setChecked(name == f"tool_{document.tool}")
         for workspace in WORKSPACES:
             actions[f"workspace_{workspace.name}"].setChecked(workspace.name == self.workspace)

@@ -39,6 +39,10 @@ class Candidate:
         score: 0..1 as a network gives it; None from the region tree, whose scores have no such scale.
         origin: ``region tree``, or the model's name and version.
         level: Place in the region tree, smallest first; None elsewhere.
+        alpha: ``(H, W)`` float32, 0..1, of a soft matte that is accepted as it is; ``mask`` is then where it is at
+            least a half. None for a region.
+        name: What lists call it; empty = by its place.
+        note: Where it comes from, for the undo text; empty = nothing to add.
     """
 
     mask: NDArray[np.bool_]
@@ -47,3 +51,37 @@ class Candidate:
     axis: int = 0
     slice_index: int = 0
     level: int | None = None
+    alpha: NDArray[np.float32] | None = None
+    name: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class MattingSet:
+    """What a matting model made of one click or box: several masks, their disagreement, an alpha.
+
+    Attributes:
+        box_xyxy: The crop in the raw slice; everything else is outside.
+        uncertainty: ``(h, w)`` float32 bits, 0..1, of the crop.
+        seed: Of the draws.
+        model: Name and version.
+        axis, slice_index: The slice.
+        thumbnails: One ``(h, w, 3)`` uint8 picture a candidate, in display orientation.
+        aspect: Width over height of a displayed pixel.
+    """
+
+    box_xyxy: tuple[int, int, int, int]
+    uncertainty: NDArray[np.float32]
+    seed: int
+    model: str
+    axis: int = 0
+    slice_index: int = 0
+    thumbnails: tuple[NDArray[np.uint8], ...] = ()
+    aspect: float = 1.0
+
+    def uncertain(self, bits: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Where the masks disagree by at least so many bits: ``shape`` ``(H, W)`` bool of the raw slice."""
+        left, top, right, bottom = self.box_xyxy
+        found = np.zeros(shape, dtype=bool)
+        found[top:bottom, left:right] = self.uncertainty >= bits
+        return found

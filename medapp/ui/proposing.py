@@ -138,6 +138,8 @@ class Proposing(QObject):
         if not document.prompts or document.series is None:
             return
         self._ticket += 1
+        if document.settings.matting_model:
+            return  # MatteProposing answers
         if document.settings.sam_model:
             self._ask_sam()
             return
@@ -146,6 +148,17 @@ class Proposing(QObject):
             self._set_proposing(True)
         ticket = self._ticket
         self._with_tree(first.axis, first.slice_index, lambda: self._look_up(ticket))
+
+    def region_at(self, prompts: list[Prompt], then: Callable[[NDArray[np.bool_] | None], None]) -> None:
+        """Hand over the region of the tree at some prompts, at once or when the tree is there; None without one."""
+        first = prompts[0]
+
+        def look_up() -> None:
+            tree = self.tree(first.axis, first.slice_index)
+            candidates, index = candidates_of(tree, prompts) if tree is not None else ([], 0)
+            then(candidates[index].mask if candidates else None)
+
+        self._with_tree(first.axis, first.slice_index, look_up)
 
     def _set_proposing(self, is_proposing: bool) -> None:
         if self._document.is_proposing != is_proposing:
@@ -253,10 +266,14 @@ class Proposing(QObject):
         def merge(alpha: NDArray[np.float32]) -> None:
             self._merge(matte.matte_id, candidate, alpha, mode)
 
-        if document.is_exact_edge:
+        if candidate.alpha is not None:
+            merge(candidate.alpha)
+        elif document.is_exact_edge:
             merge(candidate.mask.astype(np.float32))
         else:
             self._solve(matte, candidate, spacing, merge)
+        if document.matting is not None:
+            return  # the strip stays: each of its masks and its alpha may be accepted by itself
         if rest:
             document.set_candidates(rest, min(document.candidate_index, len(rest) - 1))
         else:
@@ -353,7 +370,8 @@ class Proposing(QObject):
             new = np.minimum(old, FULL - new)
         strokes = []
         patch = plane_patch(matte, new, candidate.slice_index, candidate.axis)
-        text = {"add": "Accept region", "replace": "Replace with region", "subtract": "Subtract region"}[mode]
+        verb = {"add": "Accept", "replace": "Replace with", "subtract": "Subtract"}[mode]
+        text = f"{verb} {candidate.note or 'region'}"
         if patch is not None:
             strokes.append(Stroke(matte_id, (patch,), text))
         for other in annotation.others_in_group(matte_id):

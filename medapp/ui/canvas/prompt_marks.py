@@ -11,6 +11,7 @@ from PySide6.QtGui import QColor, QImage, QPainter, QPen, QPolygonF, QTransform
 from medapp.ui import theme
 from medapp.ui.canvas.contours import Contour, draw_segments, find_contour
 from medapp.ui.canvas.plane import Plane
+from medapp.ui.canvas.tints import premultiplied
 from medapp.ui.prompts import Candidate, Prompt
 
 HANDLE_PX = 5.0
@@ -43,7 +44,11 @@ class CandidateOverlay:
             | (round(share * tint.green()) << 8)
             | round(share * tint.blue())
         )
-        pixels = np.where(mask, np.uint32(packed), np.uint32(0))
+        if candidate.alpha is None:
+            pixels = np.where(mask, np.uint32(packed), np.uint32(0))
+        else:
+            soft = np.ascontiguousarray(plane.shown(np.clip(candidate.alpha, 0, 1)))
+            pixels = premultiplied(soft * np.float32(0.5), (tint.red(), tint.green(), tint.blue()))
         height, width = pixels.shape
         # Copied: the QImage outlives the array.
         self._image = QImage(pixels.data, width, height, 4 * width, QImage.Format.Format_ARGB32_Premultiplied).copy()

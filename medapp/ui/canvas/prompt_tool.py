@@ -148,8 +148,8 @@ class PromptTool(Tool):
                     painter.drawLine(self.keyboard_point - way, self.keyboard_point + way)
 
     def draw_candidate(self, painter: QPainter, visible: QRectF, to_widget: QTransform) -> None:
-        """The region that may be accepted, if it lies on this slice."""
-        at, candidate = self.view.annotation_at, self.document.candidate
+        """The region that is shown, if it lies on this slice."""
+        at, candidate = self.view.annotation_at, self.document.shown_candidate
         if at is None or candidate is None:
             return
         if (candidate.axis, candidate.slice_index) != (at.plane.axis, at.index):

@@ -75,6 +75,8 @@ class SliceView(Viewport):
             signal.connect(self.update)
         document.active_matte_changed.connect(self.update)
         document.proposals_changed.connect(self.update)
+        document.uncertainty_changed.connect(self.update)
+        document.regions.changed.connect(self.update)
         document.settings_changed.connect(self.update)
         document.annotation_changed.connect(self._on_annotation)
         document.matte_painted.connect(self._on_matte_painted)

@@ -20,14 +20,14 @@ def tint_table(colour: str, strength: float) -> NDArray[np.uint32]:
     """``(65536,)`` premultiplied ARGB for stored alpha, at most ``strength`` opaque."""
     share = np.arange(FULL + 1, dtype=np.float32) * np.float32(strength / FULL)
     rgb = QColor(colour)
-    return _premultiplied(share, (rgb.red(), rgb.green(), rgb.blue()))
+    return premultiplied(share, (rgb.red(), rgb.green(), rgb.blue()))
 
 
 @lru_cache(maxsize=8)
 def backdrop_table(grey: int) -> NDArray[np.uint32]:
     """``(65536,)`` premultiplied ARGB that puts a grey behind the matte: opaque where alpha is 0."""
     share = np.float32(1.0) - np.arange(FULL + 1, dtype=np.float32) / np.float32(FULL)
-    return _premultiplied(share, (grey, grey, grey))
+    return premultiplied(share, (grey, grey, grey))
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +37,8 @@ def grey_table() -> NDArray[np.uint32]:
     return (grey * np.uint32(0x010101)) | np.uint32(0xFF000000)
 
 
-def _premultiplied(share: NDArray[np.float32], rgb: tuple[int, int, int]) -> NDArray[np.uint32]:
+def premultiplied(share: NDArray[np.float32], rgb: tuple[int, int, int]) -> NDArray[np.uint32]:
+    """ARGB of one colour that covers by ``share``, 0..1; the same shape."""
     whole = np.rint(share * 255).astype(np.float64) * 0x1000000
     for value, weight in zip(rgb, (0x10000, 0x100, 1), strict=True):
         whole += np.rint(share * value) * weight  # exact: far below 2 ** 53

@@ -85,12 +85,13 @@ def _draw_corners(painter: QPainter, view: Viewport, plane: Plane, panes: list[P
     if is_grey and (view.axis == 0 or not view.shows_crosshair):  # the same for all planes: said once
         line = window_line(view)
         texts.draw(painter, line, QPointF(area.right() - MARGIN, bottom - 2 * _LINE), right)
-    candidate = document.candidate
+    candidate = document.shown_candidate
     at = view.annotation_at
     if candidate is not None and at is not None and (candidate.axis, candidate.slice_index) == (view.axis, at.index):
-        number = f"{document.candidate_index + 1} of {len(document.candidates)}"
+        number = f"Proposal {document.candidate_index + 1} of {len(document.candidates)}"
         score = f" · score {candidate.score:.2f}" if candidate.score is not None else ""
-        line = f"Proposal {number} · {candidate.origin}{score} · Enter accepts"
+        what_now = "Enter accepts" if candidate is document.candidate else "click to choose"
+        line = f"{candidate.name or number} · {candidate.origin}{score} · {what_now}"
         at_point = QPointF(area.center().x(), area.bottom() - MARGIN - 3 * _LINE)
         texts.draw(painter, line, at_point, Qt.AlignmentFlag.AlignHCenter)
 

@@ -25,6 +25,7 @@ from medapp.ui.canvas.tools import make_tools
 from medapp.ui.document import Document
 
 _NEAREST_FROM = 8.0  # screen pixels a voxel: from here on voxels are shown as squares
+from medapp.ui.canvas.uncertainty import UncertaintyOverlay, draw_bits_bar
 
 
 class Viewport(QWidget):
@@ -58,6 +59,8 @@ class Viewport(QWidget):
         self._flash: QRect | None = None
         self._came_by_key = False
         self._crosshair = QRegion()
+        self.uncertainty = UncertaintyOverlay()
+        self.regions = RegionOverlay()
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
         self.setMinimumSize(120, 120)
 
@@ -291,6 +294,7 @@ class Viewport(QWidget):
             prompts = self.tools["prompt"]
             if self._tool is prompts or self.document.prompts:
                 prompts.draw(painter, visible)
+            self.uncertainty.draw(painter, self.document, self.annotation_at, to_widget)
         if self._tool is not self.tools["prompt"]:
             self._tool.draw(painter, visible)
         if self.content.mode == "swipe":
@@ -325,6 +329,9 @@ class Viewport(QWidget):
         """A screenshot of the viewport; of a processed image with "Not for diagnosis" burnt in."""
         ratio = self.devicePixelRatioF()
         picture = QImage(self.size() * ratio, QImage.Format.Format_RGB32)
+        elif self.document.overlays_visible and self.uncertainty.is_shown(self.document, self.annotation_at):
+            area = self.image_area
+            draw_bits_bar(painter, self.texts, QRect(area.right() - 20, area.top() + 44, 10, 96))
         picture.setDevicePixelRatio(ratio)
         painter = QPainter(picture)
         self._paint(painter, self.rect())

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QCheckBox, QComboBox, QListWidget, QListWidgetItem, QStackedLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QListWidget, QListWidgetItem, QScrollArea, QStackedLayout, QWidget
 
 from medapp.ui.document import Document
 from medapp.ui.icons import icon
+from medapp.ui.matte_proposing import MatteProposing
+from medapp.ui.panels.matting_tray import MattingTray
 from medapp.ui.prompts import PROMPT_KINDS
 from medapp.ui.proposing import TREE_ORIGIN
 from medapp.ui.widgets import EmptyState, button, column, field, icon_button, label, row, wrapped
 
+_MATTING = "matting:"
 _MODES = (("add", "Add to matte"), ("replace", "Replace matte"), ("subtract", "Subtract from matte"))
 
 
 class ProposalsPanel(QWidget):
-    """The tray: smaller or larger region, next candidate, accept, reject."""
+    """The tray: smaller or larger region, next candidate, accept, reject; the strip of a matting model."""
 
-    def __init__(self, document: Document, propose_slice) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, document: Document, propose_slice, matte_proposing: MatteProposing) -> None:  # type: ignore[no-untyped-def]
         super().__init__()
         self._document = document
+        self._models: list[tuple[str, str]] = []  # title and key of what answers clicks
+        self._matting_models: list[tuple[str, str]] = []
         self.mode = QComboBox()
         for mode, text in _MODES:
             self.mode.addItem(text, mode)
@@ -51,18 +56,25 @@ class ProposalsPanel(QWidget):
         self.accept.clicked.connect(lambda _c=False: self.accept_now())
         self.reject = button("Reject", "", "Reject (Esc) — accepted work stays", "x")
         self.reject.clicked.connect(lambda _c=False: self._reject())
+        self.matting = MattingTray(document, matte_proposing)
         self._empty = EmptyState(
             "Click a structure with the prompt tool (P), or let medapp propose regions of this slice.",
             "Propose for this slice",
             propose_slice,
         )
+        inner = QWidget()
+        inner.setLayout(column(self._text, self._list, self.matting, margin=0, spacing=6))
+        scroll = QScrollArea()  # in a small window Accept stays in sight
+        scroll.setWidget(inner)
+        scroll.setWidgetResizable(True)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         tray = QWidget()
         tray.setLayout(
             column(
-                self._text,
-                self._list,
-                row(self._smaller, self._larger, self.next, -1, self.mode, spacing=4),
-                self._hard,
+                scroll,
+                row(self._smaller, self._larger, self.next, -1, spacing=4),
+                row(self.mode, self._hard, -1),
                 row(self.reject, self.accept),
                 margin=0,
                 spacing=6,
@@ -85,13 +97,22 @@ class ProposalsPanel(QWidget):
 
     def set_segmenters(self, models: list[dict]) -> None:
         """Models that may answer clicks, beside the region tree, which is always there."""
+        self._models = [(str(model["title"]), str(model["id"])) for model in models]
+        chosen = self._document.settings.sam_model
+        if chosen and chosen not in (key for _, key in self._models):
+            self._models.append((chosen, chosen))
+        self._fill_source()
+
+    def set_matting_models(self, models: list[dict]) -> None:
+        """Models that answer a click or box with several masks and an alpha; none = the choice is absent."""
+        self._matting_models = [(str(model["title"]), f"{_MATTING}{model['id']}") for model in models]
+        self._fill_source()
+
+    def _fill_source(self) -> None:
         self.source.clear()
         self.source.addItem("Region tree", "")
-        for model in models:
-            self.source.addItem(str(model["title"]), model["id"])
-        chosen = self._document.settings.sam_model
-        if chosen and self.source.findData(chosen) < 0:
-            self.source.addItem(chosen, chosen)
+        for title, key in (*self._models, *self._matting_models):
+            self.source.addItem(title, key)
         self._show_source()
 
     def accept_now(self) -> None:
@@ -102,13 +123,20 @@ class ProposalsPanel(QWidget):
         self._document.reject_candidate()
 
     def _show_source(self) -> None:
-        self.source.setCurrentIndex(max(0, self.source.findData(self._document.settings.sam_model)))
+        settings = self._document.settings
+        key = f"{_MATTING}{settings.matting_model}" if settings.matting_model else settings.sam_model
+        self.source.setCurrentIndex(max(0, self.source.findData(key)))
 
     def _show_kind(self) -> None:
         self.kind.setCurrentIndex(PROMPT_KINDS.index(self._document.prompt_kind))
 
     def _on_source(self, _index: int) -> None:
-        self._document.change_settings(sam_model=self.source.currentData() or "")
+        key = self.source.currentData() or ""
+        if key.startswith(_MATTING):
+            self._document.change_settings(matting_model=key.removeprefix(_MATTING))
+        else:
+            self._document.change_settings(matting_model="", sam_model=key)
+        self._document.clear_prompts()
 
     def _on_kind(self, _index: int) -> None:
         self._document.prompt_kind = self.kind.currentData()
@@ -124,11 +152,15 @@ class ProposalsPanel(QWidget):
     def _show(self) -> None:
         document = self._document
         candidates, preview = document.candidates, document.preview
-        self._waiting.setText("Looking for regions…")
+        self._waiting.setText("Drawing masks…" if document.settings.matting_model else "Looking for regions…")
         self._waiting.setVisible(document.is_proposing)
         self._stack.setCurrentIndex(1 if candidates or preview is not None else 0)
-        for control in (self._list, self._smaller, self._larger, self.next, self.mode, self._hard):
+        matting = document.matting if preview is None else None
+        for control in (self.mode, self._hard):
             control.setVisible(preview is None)
+        for control in (self._list, self._smaller, self._larger, self.next):
+            control.setVisible(preview is None and matting is None)
+        self.matting.setVisible(matting is not None)
         if preview is not None:
             self._text.setText(f"Preview: {preview.text.lower()}. Scroll through it, then accept or reject.")
             return
@@ -136,6 +168,13 @@ class ProposalsPanel(QWidget):
             return
         active = document.active_matte
         into = f"“{active.name}”" if active is not None else "a new matte"
+        if matting is not None:
+            self._text.setText(f"Seed {matting.seed}, for {into}")
+            self._text.setToolTip(f"From {matting.model}; the same seed gives the same masks again")
+            self._hard.setEnabled(document.candidate is not None and document.candidate.alpha is None)
+            self.matting.show_set()
+            return
+        self._hard.setEnabled(True)
         origin = "region tree" if candidates[0].origin == TREE_ORIGIN else candidates[0].origin
         self._text.setText(f"From the {origin}, for {into}" if origin == TREE_ORIGIN else f"From {origin}, for {into}")
         self._list.blockSignals(True)
