@@ -267,7 +267,11 @@ class DepthRequest(Request):
 
 @dataclass(frozen=True)
 class DepthExportRequest(Request):
-    """Write a depth series as 16-bit PNG with its side-car, and as float TIFF; result: tuple of paths."""
+    """Write a depth series as 16-bit PNG with its side-car, and as float TIFF; result: tuple of paths.
+
+    Attributes:
+        camera: Intrinsics for the side-car; None = those kept with the series.
+    """
 
     LANE: ClassVar[Lane] = "reader"  # no torch
     TITLE: ClassVar[str] = "Write depth files"
@@ -275,6 +279,7 @@ class DepthExportRequest(Request):
     project: str
     series_id: str
     out: str
+    camera: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

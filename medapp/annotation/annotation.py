@@ -9,6 +9,8 @@ from medapp.annotation.labels import label_style
 from medapp.annotation.matte import Matte
 from medapp.annotation.sparse import Index
 
+DepthPoint = tuple[float, float, float]
+
 
 class Annotation:
     """The mattes of one series, in the order of the layer list, and marks on its slices.
@@ -17,12 +19,14 @@ class Annotation:
         series_id: The series in the project.
         shape_zyx: ``(Z, Y, X)``.
         marks: Slice along z to ``annotated``, ``propagated`` or ``doubtful``; what the slice rail shows.
+        depth_points: Slice along z to the depths that a person measured on it: ``(x, y, depth in mm)`` in pixels.
     """
 
     def __init__(self, series_id: str, shape_zyx: Index) -> None:
         self.series_id = series_id
         self.shape_zyx: Index = (int(shape_zyx[0]), int(shape_zyx[1]), int(shape_zyx[2]))
         self.marks: dict[int, str] = {}
+        self.depth_points: dict[int, tuple[DepthPoint, ...]] = {}
         self._mattes: list[Matte] = []
 
     def __iter__(self) -> Iterator[Matte]:
@@ -104,14 +108,15 @@ class Annotation:
     def copy(self) -> Annotation:
         """A snapshot; costs no voxels."""
         twin = Annotation(self.series_id, self.shape_zyx)
-        twin.marks = dict(self.marks)
+        twin.marks, twin.depth_points = dict(self.marks), dict(self.depth_points)
         twin._mattes = [matte.copy() for matte in self._mattes]
         return twin
 
     def equals(self, other: Annotation) -> bool:
-        """True when marks, order, properties and every voxel agree."""
+        """True when marks, measured depths, order, properties and every voxel agree."""
         return (
             (self.series_id, self.shape_zyx, self.marks) == (other.series_id, other.shape_zyx, other.marks)
+            and self.depth_points == other.depth_points
             and len(self) == len(other)
             and all(mine.equals(theirs) for mine, theirs in zip(self, other, strict=True))
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from medapp.annotation.annotation import Annotation
+from medapp.annotation.annotation import Annotation, DepthPoint
 from medapp.annotation.matte import Matte, MatteProps, Patch
 
 Where = tuple[str | None, int | None]  # matte id, slice along z
@@ -202,6 +202,42 @@ class ChangeMarks:
 
 
 @dataclass(frozen=True)
+class ChangeDepthPoints:
+    """Depths that a person measured on one slice.
+
+    Attributes:
+        z: The slice.
+        before, after: ``(x, y, depth in mm)``, in the order in which they were placed.
+    """
+
+    z: int
+    before: tuple[DepthPoint, ...]
+    after: tuple[DepthPoint, ...]
+    text: str = "Change measured depths"
+
+    @property
+    def where(self) -> Where:
+        """The slice."""
+        return None, self.z
+
+    @property
+    def nbytes(self) -> int:
+        """Three numbers a point, twice."""
+        return 96 * (len(self.before) + len(self.after)) + 64
+
+    def apply(self, annotation: Annotation) -> None:
+        """Set the points of the slice."""
+        if self.after:
+            annotation.depth_points[self.z] = self.after
+        else:
+            annotation.depth_points.pop(self.z, None)
+
+    def reversed(self) -> ChangeDepthPoints:
+        """Back to the old points."""
+        return replace(self, before=self.after, after=self.before)
+
+
+@dataclass(frozen=True)
 class ChangeSeries:
     """State, title, group, inclusion or trash of a series; the store carries it out when it is journalled.
 
@@ -260,7 +296,17 @@ class Compound:
         return replace(self, edits=tuple(edit.reversed() for edit in reversed(self.edits)))
 
 
-Edit = Stroke | AddMatte | RemoveMatte | ChangeMatte | MoveMatte | ChangeMarks | ChangeSeries | Compound
+Edit = (
+    Stroke
+    | AddMatte
+    | RemoveMatte
+    | ChangeMatte
+    | MoveMatte
+    | ChangeMarks
+    | ChangeDepthPoints
+    | ChangeSeries
+    | Compound
+)
 
 
 def one_edit(edits: Iterable[Edit], text: str) -> Edit | None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from medapp.errors import DepthScaleError, ExportError, UnreadableFileError
 from medapp.scan.camera import Camera
-from medapp.scan.depth_scale import DepthScale, hint_of_presets, scale_of
+from medapp.scan.depth_scale import DepthScale, hint_of_presets, scale_of, side_car_of
 from medapp.scan.lazy import check_memory
 from medapp.scan.reading import read_scan, sniff
 
@@ -54,11 +54,6 @@ class DepthFile:
     def record(self) -> dict[str, Any]:
         """What provenance keeps: unit, scale, offset, kind, invalid values, camera, pixels known."""
         return {**self.scale.record(), "pixels_known": self.known, "notes": list(self.notes)}
-
-
-def side_car_of(path: Path) -> Path:
-    """The JSON file that may lie beside a depth file and state its scale: ``depth.png.json``."""
-    return path.with_name(f"{path.name}.json")
 
 
 def read_depth(

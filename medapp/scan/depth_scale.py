@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from medapp.errors import DepthScaleError
@@ -115,6 +116,11 @@ PRESETS: Mapping[str, DepthScale] = {
         DepthScale("endoslam", "EndoSLAM (relative, no lengths)", "relative", 1 / 255, channel=0),
     )
 }
+
+
+def side_car_of(path: Path) -> Path:
+    """The JSON file that may lie beside a depth file and state its scale: ``depth.png.json``."""
+    return path.with_name(f"{path.name}.json")
 
 
 def hint_of_presets() -> str:

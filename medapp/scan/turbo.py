@@ -9,6 +9,7 @@ _RED = (0.13572138, 4.61539260, -42.66032258, 132.13108234, -152.94239396, 59.28
 _GREEN = (0.09140261, 2.19418839, 4.84296658, -14.18503333, 4.27729857, 2.82956604)
 _BLUE = (0.10667330, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.34824973)
 UNKNOWN_RGB = (64, 64, 64)
+_FAR_END, _NEAR_END = 0.06, 0.96  # the very ends of turbo are nearly black and read as shadow
 
 
 def turbo(share: NDArray) -> NDArray[np.uint8]:
@@ -29,7 +30,8 @@ def turbo(share: NDArray) -> NDArray[np.uint8]:
 def depth_colours(values_mm: NDArray, low_mm: float, high_mm: float) -> NDArray[np.uint8]:
     """Depths as colours: ``low_mm`` red (near), ``high_mm`` blue (far); 0 and NaN are unknown."""
     known = np.isfinite(values_mm) & (values_mm > 0)
-    return turbo(np.where(known, 1 - (values_mm - low_mm) / max(high_mm - low_mm, 1e-6), np.nan))
+    share = np.clip((values_mm - low_mm) / max(high_mm - low_mm, 1e-6), 0, 1)
+    return turbo(np.where(known, _FAR_END + (_NEAR_END - _FAR_END) * (1 - share), np.nan))
 
 
 def sigma_colours(values_mm: NDArray, high_mm: float) -> NDArray[np.uint8]:

@@ -101,15 +101,7 @@ def complete_depth(request: DepthRequest, workspace: Workspace, progress: Progre
     provenance = {**_provenance(request, workspace, index), **report, "medapp": __version__, "pair": uuid4().hex}
     low, high = spread(made.depth_mm)
     common = {"kind": "depth", "unit": "mm", "notes": (*made.notes, NOT_A_MEASUREMENT)}
-    series_id = project.add_derived(
-        request.series_id,
-        _volume(made.depth_mm, scan.shape, index),
-        {**provenance, "role": "depth", "shown_mm": [low, high]},
-        title=f"Depth · {chosen.name}",
-        thumbnail=picture_png(depth_colours(made.depth_mm, low, high)),
-        **common,  # type: ignore[arg-type]
-    )
-    sigma_id = ""
+    sigma_id = ""  # added first: the newest derived series is what opens beside the frame
     if made.sigma_mm is not None:
         most = spread(made.sigma_mm)[1]
         sigma_id = project.add_derived(
@@ -120,6 +112,14 @@ def complete_depth(request: DepthRequest, workspace: Workspace, progress: Progre
             thumbnail=picture_png(sigma_colours(made.sigma_mm, most)),
             **common,  # type: ignore[arg-type]
         )
+    series_id = project.add_derived(
+        request.series_id,
+        _volume(made.depth_mm, scan.shape, index),
+        {**provenance, "role": "depth", "shown_mm": [low, high]},
+        title=f"Depth · {chosen.name}",
+        thumbnail=picture_png(depth_colours(made.depth_mm, low, high)),
+        **common,  # type: ignore[arg-type]
+    )
     progress.step()
     return DepthResult(series_id, sigma_id, report)
 
@@ -152,7 +152,8 @@ def export_depth(request: DepthExportRequest, workspace: Workspace, progress: Pr
     if info.kind != "depth":
         raise UsageError("This series holds no depth.", "Choose a series named Depth.")
     facts, index = dict(info.provenance), int(info.provenance.get("slice_index", 0))
-    camera = Camera.from_dict(facts["camera"]) if facts.get("camera") else None
+    lens = request.camera or facts.get("camera")
+    camera = Camera.from_dict(lens) if lens else None
     pair = facts.get("pair", "")
     rows = [row for row in project.series() if row.provenance.get("pair") == pair] if pair else [info]
     progress.start(len(rows), "files", "Write depth files")

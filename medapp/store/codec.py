@@ -13,8 +13,10 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from medapp.annotation.annotation import DepthPoint
 from medapp.annotation.edits import (
     AddMatte,
+    ChangeDepthPoints,
     ChangeMarks,
     ChangeMatte,
     ChangeSeries,
@@ -141,6 +143,9 @@ def _edit_header(edit: Edit, arrays: list[NDArray]) -> dict[str, Any]:
         case ChangeMarks():
             marks = {"before": list(edit.before.items()), "after": list(edit.after.items())}
             return {"edit": "marks", "text": edit.text, **marks}
+        case ChangeDepthPoints():
+            points = {"before": list(edit.before), "after": list(edit.after)}
+            return {"edit": "depths", "text": edit.text, "z": edit.z, **points}
         case ChangeSeries():
             return {"edit": "series", "text": edit.text, "before": edit.before, "after": edit.after}
         case Compound():
@@ -165,11 +170,18 @@ def _edit_from(header: dict[str, Any], arrays: list[NDArray]) -> Edit:
     if kind == "marks":
         before, after = ({int(z): mark for z, mark in header[side]} for side in ("before", "after"))
         return ChangeMarks(before, after, text)
+    if kind == "depths":
+        return ChangeDepthPoints(int(header["z"]), points_from(header["before"]), points_from(header["after"]), text)
     if kind == "series":
         return ChangeSeries(header["before"], header["after"], text)
     if kind == "compound":
         return Compound(tuple(_edit_from(part, arrays) for part in header["edits"]), text)
     raise ValueError(f"unknown edit {kind}")
+
+
+def points_from(rows: list[list[float]]) -> tuple[DepthPoint, ...]:
+    """Measured depths from JSON."""
+    return tuple((float(x), float(y), float(depth)) for x, y, depth in rows)
 
 
 # ------------------------------------------------------------------------------------------------------------ mattes

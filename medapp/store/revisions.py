@@ -92,6 +92,7 @@ def content_of(
             "shape": list(annotation.shape_zyx),
             "mattes": mattes,
             "marks": sorted(annotation.marks.items()),
+            **({"depth_points": sorted(annotation.depth_points.items())} if annotation.depth_points else {}),
         }
     )
     return Content(manifest, hashlib.sha256(manifest).hexdigest(), planes)
@@ -115,6 +116,7 @@ def annotation_from(connection: Connection, row: RowMapping, origin: Origin | No
     z, y, x = content["shape"]
     annotation = Annotation(row["series_id"], (z, y, x))
     annotation.marks = {int(place): str(mark) for place, mark in content["marks"]}
+    annotation.depth_points = {int(z): codec.points_from(rows) for z, rows in content.get("depth_points", [])}
     for entry in content["mattes"]:
         matte = Matte.with_props(entry["id"], annotation.shape_zyx, codec.props_from(entry["props"]))
         for layer, planes in entry["layers"].items():

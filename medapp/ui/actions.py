@@ -147,6 +147,13 @@ _SPECS: tuple[ActionSpec, ...] = (
     ActionSpec("slice_go", "Go to slice…", ("Ctrl+G",), "By its number", "Image", 1, "hash"),
     ActionSpec("restore_run", "Run on series", (), "Restore every slice with the chosen model", "Image", 2, "sparkle"),
     ActionSpec("restore_preview", "Preview restoration", (), "Restore the slice on screen", "Image", 2, "eye"),
+    ActionSpec(
+        "depth_file", "Open depth file…", (), "Sparse depths of this frame, of a stated scale", "Image", 3, "file"
+    ),
+    ActionSpec("depth_run", "Estimate depth", (), "Complete the depth of this colour frame", "Image", 3, "waves"),
+    ActionSpec(
+        "depth_export", "Export depth files…", (), "16-bit PNG and float TIFF with their scale", "Image", 3, "export"
+    ),
     # Matte
     ActionSpec(
         "matte_new", "New matte", ("Ctrl+Shift+N",), "A soft layer with the next label", "Matte", 0, "stack-simple"
@@ -179,13 +186,6 @@ _SPECS: tuple[ActionSpec, ...] = (
         "prompt_kind", "Point, box or scribble", ("Shift+P",), "What the prompt tool draws", "Matte", 1, "selection"
     ),
     ActionSpec("refine", "Refine unknown band", ("Shift+A",), "Solve α inside the band", "Matte", 2, "intersect"),
-    ActionSpec("copy_next", "Copy to next slice", ("Ctrl+D",), "The active matte of this slice", "Matte", 2, "copy"),
-    ActionSpec(
-        "interpolate", "Interpolate…", ("Ctrl+Shift+I",), "Fill slices between annotated ones", "Matte", 2, "stack"
-    ),
-    # Help
-    ActionSpec("shortcuts", "Keyboard shortcuts", ("?",), "All keys on one sheet", "Help", 0, "keyboard"),
-    ActionSpec("hints", "Hints", ("F1",), "Three things to know", "Help", 0, "lightbulb"),
     ActionSpec(
         "uncertain_to_band",
         "Uncertain to unknown band",
@@ -205,6 +205,13 @@ _SPECS: tuple[ActionSpec, ...] = (
         1,
         "eye",
     ),
+    ActionSpec("copy_next", "Copy to next slice", ("Ctrl+D",), "The active matte of this slice", "Matte", 2, "copy"),
+    ActionSpec(
+        "interpolate", "Interpolate…", ("Ctrl+Shift+I",), "Fill slices between annotated ones", "Matte", 2, "stack"
+    ),
+    # Help
+    ActionSpec("shortcuts", "Keyboard shortcuts", ("?",), "All keys on one sheet", "Help", 0, "keyboard"),
+    ActionSpec("hints", "Hints", ("F1",), "Three things to know", "Help", 0, "lightbulb"),
     ActionSpec("messages", "Messages", (), "Everything that was said", "Help", 1, "chat-centered-text"),
     ActionSpec("about", "About medapp", (), "Version and licences", "Help", 1, "info"),
     # Tools
@@ -218,6 +225,8 @@ _SPECS: tuple[ActionSpec, ...] = (
     _tool("fill", "Fill", "F", "Fill a closed area of this slice", "paint-bucket"),
     _tool("lasso", "Lasso", "L", "Draw around an area; Shift adds, Alt subtracts", "scribble-loop"),
     _tool("prompt", "Prompt", "P", "Click a structure, get its region", "magic-wand"),
+    _tool("depth", "Measured depth", "G", "Click the image and type the depth in mm", "map-pin"),
+    _tool("ruler", "Ruler", "M", "Drag for a length on the surface of the depth map", "ruler"),
     # Brush keys
     ActionSpec("brush_smaller", "Smaller brush", ("[", "-"), "10 % smaller", repeats=True),
     ActionSpec("brush_larger", "Larger brush", ("]", "="), "10 % larger", repeats=True),

@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QFileDialog
 
 from medapp.annotation.edits import Stroke
 from medapp.annotation.matte import FULL
+from medapp.ui.dialogs.depth_file_sheet import DEPTH_FILTER, DepthFileSheet
 from medapp.ui.dialogs.export_sheet import ExportSheet
 from medapp.ui.dialogs.help_sheets import HINTS, AboutSheet, ShortcutSheet
 from medapp.ui.dialogs.questions import (
@@ -33,7 +34,20 @@ if TYPE_CHECKING:
 
 _BRUSH_STEP = 1.1
 _ZOOM_STEP = 1.25
-_TOOLS = ("navigate", "window", "zoom", "pan", "brush", "eraser", "unknown", "fill", "lasso", "prompt")
+_TOOLS = (
+    "navigate",
+    "window",
+    "zoom",
+    "pan",
+    "brush",
+    "eraser",
+    "unknown",
+    "fill",
+    "lasso",
+    "prompt",
+    "depth",
+    "ruler",
+)
 
 
 class Commands:
@@ -88,6 +102,9 @@ class Commands:
             "slice_go": self.go_to_slice,
             "restore_run": window.restoring.run,
             "restore_preview": window.restoring.start_preview,
+            "depth_file": self.open_depth_file,
+            "depth_run": window.depth_mode.run,
+            "depth_export": self.export_depth,
             "matte_new": document.new_matte,
             "matte_delete": lambda: self._with_active(document.delete_matte),
             "matte_previous": lambda: document.step_matte(-1),
@@ -103,6 +120,9 @@ class Commands:
             "proposal_previous": lambda: document.turn_candidate(-1),
             "prompt_kind": document.cycle_prompt_kind,
             "refine": window.proposing.refine,
+            "uncertain_to_band": lambda: window.proposals.matting.put_into_band(),
+            "draw_anew": lambda: window.matte_proposing.draw_anew(),
+            "show_uncertainty": lambda: document.show_uncertainty(not document.shows_uncertainty),
             "copy_next": window.propagating.copy_to_next,
             "interpolate": window.propagating.interpolate,
             "shortcuts": lambda: ShortcutSheet(window, document.settings.shortcuts).present(),
@@ -120,9 +140,6 @@ class Commands:
         for name in ("review", "restore", "annotate", "curate"):
             found[f"workspace_{name}"] = partial(window.set_workspace, name)
         for name in _TOOLS:
-            "uncertain_to_band": lambda: window.proposals.matting.put_into_band(),
-            "draw_anew": lambda: window.matte_proposing.draw_anew(),
-            "show_uncertainty": lambda: document.show_uncertainty(not document.shows_uncertainty),
             found[f"tool_{name}"] = partial(document.set_tool, name)
         for n in range(10):
             found[f"digit_{n}"] = partial(self.digit, n)
@@ -130,6 +147,25 @@ class Commands:
             if n:
                 found[f"preset_{n}"] = partial(self.preset, n)
         return found
+
+    # --------------------------------------------------------------------------------------------------------- depth
+
+    def open_depth_file(self) -> None:
+        """Choose a depth file of the frame and state what its numbers mean."""
+
+        def chosen(files: list[str]) -> None:
+            path = Path(files[0])
+            DepthFileSheet(self._window, path, lambda scale: self._window.depth_mode.read_file(path, scale)).present()
+
+        self._choose("Open depth file", QFileDialog.FileMode.ExistingFile, chosen, DEPTH_FILTER)
+
+    def export_depth(self) -> None:
+        """Choose a folder for the files of the depth map on screen."""
+        self._choose(
+            "Folder for the depth files",
+            QFileDialog.FileMode.Directory,
+            lambda folders: self._window.depth_mode.export(Path(folders[0])),
+        )
 
     # --------------------------------------------------------------------------------------------------------- files
 

@@ -25,7 +25,9 @@ from medapp.annotation.history import History
 from medapp.annotation.matte import Matte, MatteProps
 from medapp.scan.scan import Scan, Window
 from medapp.settings import Settings
-from medapp.ui.prompts import PROMPT_KINDS, Candidate, Prompt, PromptKind
+from medapp.ui.depth_state import DepthState
+from medapp.ui.prompts import PROMPT_KINDS, Candidate, MattingSet, Prompt, PromptKind
+from medapp.ui.region_state import RegionState
 
 if TYPE_CHECKING:
     from medapp.store.project import Project, SeriesInfo
@@ -59,11 +61,13 @@ class Document(QObject):
         is_exact_edge: Accept a region with its hard edge instead of refining it.
         accept_mode: What *Accept* does: add, replace or subtract.
         is_proposing: A prompt waits for its answer.
-        active_axis: The plane that was last clicked or has the focus.
-        preview: An edit that is shown but not made yet.
         matting: What a matting model made of the prompts, beside the candidates; None elsewhere.
         hovered_candidate: Place of the candidate under the pointer: shown, but not what *Accept* takes.
         shows_uncertainty: The uncertainty of ``matting`` lies over the image.
+        active_axis: The plane that was last clicked or has the focus.
+        preview: An edit that is shown but not made yet.
+        regions: The region map over the image, and how it is shown.
+        depth: Measured depths of the frame on screen, its depth map, and the ruler.
     """
 
     project_changed = Signal()
@@ -82,11 +86,11 @@ class Document(QObject):
     save_state_changed = Signal()
     slice_arrived = Signal(str, int)
     proposals_changed = Signal()
+    uncertainty_changed = Signal()
     flash_requested = Signal(str, int)
     settings_changed = Signal()
     message_requested = Signal(str)
 
-    uncertainty_changed = Signal()
     edit_made = Signal(str, str, object)  # kind (do, undo, redo), series id, edit: for the journal
     open_requested = Signal(str)  # a series id
     prompt_added = Signal()
@@ -118,11 +122,13 @@ class Document(QObject):
         self.divider = 0.5
         self.is_compare_linked = True
         self.active_axis = 0
+        self.shows_uncertainty = False
         self._trashed: dict[str, SeriesInfo] = {}
         self.preview: Edit | None = None
         self._forget_series()
+        self.depth = DepthState(self)
+        self.regions = RegionState(self)
 
-        self.shows_uncertainty = False
     def _forget_series(self) -> None:
         self.series: SeriesInfo | None = None
         self.scan: Scan | None = None
@@ -142,14 +148,14 @@ class Document(QObject):
         self.prompts: list[Prompt] = []
         self.candidates: list[Candidate] = []
         self.candidate_index = 0
+        self.matting: MattingSet | None = None
+        self.hovered_candidate: int | None = None
         self.is_proposing = False
 
     # ------------------------------------------------------------------------------------------------------- project
 
     def set_project(self, project: Project | None, *, is_read_only: bool = False) -> None:
         """Show another project; None goes back to the start page."""
-        self.matting: MattingSet | None = None
-        self.hovered_candidate: int | None = None
         self.end_preview(accept=False)
         self._forget_series()
         self.project = project
@@ -662,13 +668,13 @@ class Document(QObject):
     def clear_prompts(self) -> None:
         """Reject: drop prompts and candidates; accepted work stays."""
         self.prompts, self.candidates, self.candidate_index = [], [], 0
+        self.matting = self.hovered_candidate = None
         self.proposals_changed.emit()
 
     def reject_candidate(self) -> None:
         """Take the preview or the shown region away; of several proposals without prompts the next one follows."""
         if self.preview is not None:
             self.end_preview(accept=False)
-        self.matting = self.hovered_candidate = None
         elif not self.prompts and len(self.candidates) > 1:
             rest = [c for i, c in enumerate(self.candidates) if i != self.candidate_index]
             self.set_candidates(rest, min(self.candidate_index, len(rest) - 1))
@@ -693,12 +699,6 @@ class Document(QObject):
         """The region that *Accept* would take."""
         return self.candidates[self.candidate_index] if self.candidates else None
 
-    def step_candidate(self, steps: int) -> None:
-        """A smaller or larger region, or the next candidate."""
-        if self.candidates:
-            index = min(max(self.candidate_index + steps, 0), len(self.candidates) - 1)
-            if index != self.candidate_index:
-                self.candidate_index = index
     @property
     def shown_candidate(self) -> Candidate | None:
         """The region over the image: the one under the pointer in the tray, else what *Accept* would take."""
@@ -717,6 +717,12 @@ class Document(QObject):
             self.shows_uncertainty = shows
             self.uncertainty_changed.emit()
 
+    def step_candidate(self, steps: int) -> None:
+        """A smaller or larger region, or the next candidate."""
+        if self.candidates:
+            index = min(max(self.candidate_index + steps, 0), len(self.candidates) - 1)
+            if index != self.candidate_index:
+                self.candidate_index = index
                 self.proposals_changed.emit()
 
     def accept_candidate(self, mode: AcceptMode | None = None) -> None:

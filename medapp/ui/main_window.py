@@ -29,15 +29,17 @@ from medapp.ui.background import Background
 from medapp.ui.canvas.key_hold import KeyHold
 from medapp.ui.canvas.viewport_grid import ViewportGrid
 from medapp.ui.commands import Commands
+from medapp.ui.depth_mode import DepthMode
 from medapp.ui.dialogs.command_search import CommandSearch
 from medapp.ui.dialogs.help_sheets import HINTS
 from medapp.ui.dialogs.sheet import Sheet
 from medapp.ui.document import Document
 from medapp.ui.job_bridge import JobBridge, Queue
-from medapp.ui.messages import Messages
 from medapp.ui.matte_proposing import MatteProposing
+from medapp.ui.messages import Messages
 from medapp.ui.opening import Opening
 from medapp.ui.panels.curate import CuratePage
+from medapp.ui.panels.depth import DepthPanel
 from medapp.ui.panels.history import HistoryPanel
 from medapp.ui.panels.info import InfoPanel
 from medapp.ui.panels.layers import LayersPanel
@@ -51,6 +53,7 @@ from medapp.ui.panels.toasts import BannerHost, ToastHost
 from medapp.ui.panels.tool_options import ToolOptions
 from medapp.ui.propagating import Propagating
 from medapp.ui.proposing import Proposing
+from medapp.ui.region_maps import RegionMaps
 from medapp.ui.restoring import Restoring
 from medapp.ui.session import Session
 from medapp.ui.widgets import DockTitle, action_button, wrapped
@@ -66,6 +69,7 @@ _DOCKS = {
     "layers": "Layers and mattes",
     "proposals": "Proposals",
     "restore": "Restore",
+    "depth_map": "Depth",
     "history": "History",
     "info": "Info",
 }
@@ -100,11 +104,15 @@ class MainWindow(QMainWindow):
         self.session = Session(document, self.background, messages, self)
         self.opening = Opening(document, self.session, self.bridge, self.background, messages, self)
         self.proposing = Proposing(document, self.bridge, self.background, messages, self)
+        self.matte_proposing = MatteProposing(document, self.proposing, self.bridge, self.background, messages, self)
         self.propagating = Propagating(document, self.background, messages, self)
         self.restoring = Restoring(document, self.session, self.bridge, self.background, messages, self)
+        self.region_maps = RegionMaps(document, self.bridge, self.background, messages, self.restoring, self)
+        self.depth_mode = DepthMode(
+            document, self.session, self.bridge, self.background, messages, self.restoring, self
+        )
 
         self.commands = Commands(self)
-        self.matte_proposing = MatteProposing(document, self.proposing, self.bridge, self.background, messages, self)
         self.actions_by_name = build_actions(self, self.commands.handlers(), document.settings.shortcuts)
         attach(self.actions_by_name, self)
         self.command_search = CommandSearch(self, self.actions_by_name)
@@ -164,7 +172,7 @@ class MainWindow(QMainWindow):
         for name in TOOL_ACTIONS:
             if name not in actions:
                 continue
-            if name in ("tool_brush", "tool_prompt"):
+            if name in ("tool_brush", "tool_prompt", "tool_depth"):
                 self.tool_strip.addSeparator()
             made = QToolButton()
             made.setDefaultAction(actions[name])
@@ -247,7 +255,7 @@ class MainWindow(QMainWindow):
         for name in right:
             self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.docks[name])
         self.splitDockWidget(self.docks["layers"], self.docks["proposals"], Qt.Orientation.Vertical)
-        for name in ("restore", "history", "info"):
+        for name in ("restore", "depth_map", "history", "info"):
             self.tabifyDockWidget(self.docks["proposals"], self.docks[name])
 
     # --------------------------------------------------------------------------------------------------------- signals
@@ -269,13 +277,17 @@ class MainWindow(QMainWindow):
             document.overlays_changed,
             document.brush_changed,
             self.restoring.choice_changed,
+            self.depth_mode.choice_changed,
+            self.depth_mode.result_changed,
         ):
             signal.connect(self._update_actions)
         document.settings_changed.connect(self._on_settings_changed)
         document.message_requested.connect(self.messages.say)
         document.series_opened.connect(self._offer_hints)
+        document.series_opened.connect(lambda _id: self._offer_depth())
 
         self.grid.pointer_moved.connect(self.status.show_pointer)
+        self.grid.pointer_moved.connect(self._read_depth)
         self.grid.prompt_requested.connect(self.proposing.prepare)
         self.grid.message_requested.connect(self.messages.say)
         for view in self.grid.views:
@@ -291,7 +303,10 @@ class MainWindow(QMainWindow):
         self.library.paths_dropped.connect(self.opening.open_paths)
         self.library.details_requested.connect(commands.show_details)
         self.restore.import_requested.connect(commands.import_model)
+        self.depth_map.file_requested.connect(commands.open_depth_file)
+        self.depth_map.export_requested.connect(commands.export_depth)
         self.restoring.models_changed.connect(lambda: self.proposals.set_segmenters(self.restoring.segmenters))
+        self.restoring.models_changed.connect(lambda: self.proposals.set_matting_models(self.restoring.matting_models))
         self.curate.series_requested.connect(self._review_series)
         self.curate.export_requested.connect(commands.export)
         self.opening.modality_needed.connect(commands.ask_modality)
@@ -306,7 +321,6 @@ class MainWindow(QMainWindow):
 
     def set_workspace(self, name: str, *, keep_tool: bool = False) -> None:
         """Show other panels; data, zoom, slice and selection stay."""
-        self.restoring.models_changed.connect(lambda: self.proposals.set_matting_models(self.restoring.matting_models))
         workspace = by_name(name)
         if self._is_bare:
             self.toggle_panels()
@@ -317,6 +331,7 @@ class MainWindow(QMainWindow):
         for other in WORKSPACES:
             self.actions_by_name[f"workspace_{other.name}"].setChecked(other.name == workspace.name)
         self._show_docks(workspace.name, self._layouts.docks(workspace.name))
+        self._offer_depth()
         if workspace.name == "curate":
             self.session.list_labels(self.curate.model.set_labels)
         if not keep_tool and self.document.scan is not None:
@@ -418,12 +433,20 @@ class MainWindow(QMainWindow):
                 action.setText(f"{spec.text} {text[:1].lower() + text[1:]}" if text else spec.text)
             elif name in ("accept", "region_smaller", "region_larger", "proposal_next", "proposal_previous"):
                 enabled = has_candidate
+            elif name in ("uncertain_to_band", "draw_anew", "show_uncertainty"):
+                enabled = can_edit and document.matting is not None
             elif name in ("matte_new", "propose", "prompt_kind", "import_masks"):
                 enabled = can_edit
             elif spec.menu == "Matte" and name != "reject":
                 enabled = has_matte
             elif name in ("save_version", "export"):
                 enabled = document.project is not None and bool(document.series_list)
+            elif name in ("tool_depth", "depth_file"):
+                enabled = document.depth.can_measure
+            elif name == "depth_run":
+                enabled = self.depth_mode.can_run
+            elif name in ("tool_ruler", "depth_export"):
+                enabled = document.depth.map is not None
             elif name in ("restore_run", "restore_preview"):
                 enabled = has_series and self.restoring.can_run
             elif spec.menu == "Image" or spec.is_tool or name.startswith(_NEED_SCAN):
@@ -433,13 +456,29 @@ class MainWindow(QMainWindow):
             action.setEnabled(enabled)
         for name in TOOL_ACTIONS:
             if name in actions:
-            elif name in ("uncertain_to_band", "draw_anew", "show_uncertainty"):
-                enabled = can_edit and document.matting is not None
                 actions[name].setChecked(name == f"tool_{document.tool}")
         for workspace in WORKSPACES:
             actions[f"workspace_{workspace.name}"].setChecked(workspace.name == self.workspace)
         if "brush_edges" in actions:
             actions["brush_edges"].setChecked(document.brush.edge_aware)
+
+    def _read_depth(self, facts: dict[str, Any]) -> None:
+        xy, zyx = facts.get("xy_px"), facts.get("zyx")
+        is_frame = xy is not None and zyx is not None and zyx[0] == self.document.depth.z
+        self.depth_map.show_reading(self.document.depth.reading_at(*xy) if is_frame else None)
+
+    def _offer_depth(self) -> None:
+        """A colour frame has depth to complete, a grey scan voxels to restore: its panel comes to the front."""
+        original = self.document.original
+        if original is None or self.workspace != "restore":
+            return
+        if original.is_colour and not self.docks["depth_map"].isHidden():
+            self.docks["depth_map"].raise_()
+        elif not original.is_colour and self._is_in_front("depth_map") and not self.docks["restore"].isHidden():
+            self.docks["restore"].raise_()
+
+    def _is_in_front(self, name: str) -> bool:
+        return not self.docks[name].isHidden() and not self.docks[name].visibleRegion().isEmpty()
 
     def _on_settings_changed(self) -> None:
         change_keys(self.actions_by_name, self.document.settings.shortcuts)

@@ -4,6 +4,7 @@ import pytest
 from medapp.annotation.annotation import Annotation
 from medapp.annotation.edits import (
     AddMatte,
+    ChangeDepthPoints,
     ChangeMarks,
     ChangeMatte,
     Compound,
@@ -44,11 +45,12 @@ def some_edits(annotation):
         ChangeMatte("liver", liver.props, props),
         MoveMatte("liver", 0, 1),
         ChangeMarks({1: None, 3: None}, {1: "annotated", 3: "doubtful"}),
+        ChangeDepthPoints(1, (), ((3.0, 4.5, 31.25), (9.0, 2.0, 40.0)), "Measure a depth"),
         Compound((stroke, ChangeMatte("liver", liver.props, props), MoveMatte("liver", 0, 1)), "Accept proposal"),
     ]
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(8))
 def test_every_edit_is_undone_exactly_and_survives_the_disk(annotation, number):
     edit = some_edits(annotation)[number]
     before = annotation.copy()

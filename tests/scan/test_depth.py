@@ -9,8 +9,8 @@ from PIL import Image
 
 from medapp.errors import DepthScaleError, ExportError, UnreadableFileError, UsageError
 from medapp.scan.camera import Camera, surface_length
-from medapp.scan.depth import read_depth, side_car_of, write_depth
-from medapp.scan.depth_scale import PRESETS, parse_scale
+from medapp.scan.depth import read_depth, write_depth
+from medapp.scan.depth_scale import PRESETS, parse_scale, side_car_of
 from medapp.scan.turbo import depth_colours, spread, turbo
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medapp.annotation.edits import ChangeMarks, ChangeMatte, ChangeSeries, RemoveMatte
+from medapp.annotation.edits import ChangeDepthPoints, ChangeMarks, ChangeMatte, ChangeSeries, RemoveMatte
 from medapp.errors import ProjectError
 from medapp.store import keeping
 from medapp.store.project import Project
@@ -174,6 +174,7 @@ def test_every_kind_of_edit_is_kept(tmp_path):
     edits = [
         lambda: ChangeMatte(matte.matte_id, matte.props, props),
         lambda: other,
+        lambda: ChangeDepthPoints(1, (), ((3.0, 4.0, 31.25),)),
         lambda: ChangeMarks({1: None}, {1: "doubtful"}),
         lambda: RemoveMatte(matte.copy(), 0),
     ]
@@ -187,6 +188,7 @@ def test_every_kind_of_edit_is_kept(tmp_path):
         kept = again.annotation(series_id)
         assert kept.equals(annotation)
         assert [m.name for m in kept] == ["Spleen"]
+        assert kept.depth_points == {1: ((3.0, 4.0, 31.25),)}
         history = again.history()
         for edit in (history.undo()[1], history.undo()[1]):
             edit.apply(kept)

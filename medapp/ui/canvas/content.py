@@ -9,13 +9,14 @@ from PySide6.QtCore import QRect
 
 from medapp.scan.scan import Scan
 from medapp.ui.canvas.compare import Alignment, align, difference, difference_limit
+from medapp.ui.canvas.depth_picture import DepthBar, DepthColours, bar_of
 from medapp.ui.canvas.furniture import Chip
 from medapp.ui.canvas.overlay import MatteOverlay
 from medapp.ui.canvas.picture import Picture
 from medapp.ui.canvas.plane import Plane
 from medapp.ui.document import Document
 
-_CHIP_WORDS = {"restored": "RESTORED", "filtered": "FILTERED", "synthetic": "SYNTHETIC PET"}
+_CHIP_WORDS = {"restored": "RESTORED", "filtered": "FILTERED", "synthetic": "SYNTHETIC PET", "depth": "DEPTH"}
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Pane:
         side: ``original``, ``processed`` or ``difference``.
         picture: None where there is nothing to show, ``note`` says why.
         scan, alignment: What lies under the pointer here.
+        depth_bar: What the colours mean, where they are depths.
     """
 
     area: QRect
@@ -37,6 +39,7 @@ class Pane:
     scan: Scan | None = None
     alignment: Alignment | None = None
     note: str = ""
+    depth_bar: DepthBar | None = None
 
 
 def processed_chip(info: Any, suffix: str = "") -> Chip:
@@ -46,7 +49,9 @@ def processed_chip(info: Any, suffix: str = "") -> Chip:
     provenance = getattr(info, "provenance", None) or {}
     model = str(provenance.get("model", "") or getattr(info, "model", "") or "")
     version = str(provenance.get("version", "") or provenance.get("model_version", "") or "")
-    if kind == "filtered":
+    if kind == "depth" and provenance.get("role") == "sigma":
+        parts = ["DEPTH ±", " ".join(part for part in (model, version) if part)]
+    elif kind == "filtered":
         parts = [_CHIP_WORDS[kind], model or "non-local means"]
     else:
         parts = [_CHIP_WORDS[kind], " ".join(part for part in (model, version) if part)]
@@ -78,6 +83,7 @@ class Content:
         self._limit_of: object = None
         self._pictures = {side: Picture() for side in ("original", "processed", "difference")}
         self._plane_of: tuple[Scan, int] | None = None
+        self._depth_colours = DepthColours()
 
     @property
     def overlay_at(self) -> Alignment | None:
@@ -214,6 +220,10 @@ class Content:
         else:
             pane.picture = self._pictures[side]
             window, is_inverted = document.window, document.is_inverted
+            if side == "processed" and chip.kind == "depth":
+                info = document.series if document.is_derived else document.processed_info
+                pane.depth_bar, is_inverted = bar_of(info, scan, self.document.position_zyx[0]), False
+                scan = self._depth_colours.shown(scan, pane.depth_bar, self.document.position_zyx[0])
             pane.picture.show(scan, at.plane, at.index, window, is_inverted, self.overlay, at.to_frame)
         return pane
 

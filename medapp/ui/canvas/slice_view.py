@@ -411,7 +411,9 @@ class SliceView(Viewport):
         return pressed.cancel() if pressed is not None else False
 
     def delete_selected(self) -> bool:
-        """Remove the selected prompt."""
+        """Remove the selected prompt or measured depth."""
+        if self.document.tool == "depth":
+            return self.document.depth.delete(self.document.depth.selected)
         prompts = self.tools["prompt"]
         return isinstance(prompts, PromptTool) and prompts.delete_selected()
 

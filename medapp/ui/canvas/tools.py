@@ -11,7 +11,20 @@ from PySide6.QtGui import QPainter
 if TYPE_CHECKING:
     from medapp.ui.canvas.viewport import Viewport
 
-TOOL_NAMES = ("navigate", "window", "zoom", "pan", "brush", "eraser", "unknown", "fill", "lasso", "prompt")
+TOOL_NAMES = (
+    "navigate",
+    "window",
+    "zoom",
+    "pan",
+    "brush",
+    "eraser",
+    "unknown",
+    "fill",
+    "lasso",
+    "prompt",
+    "depth",
+    "ruler",
+)
 _WINDOW_TRAVEL_PX = 250.0  # this far to the right doubles the window's width
 _ZOOM_TRAVEL_PX = 150.0
 
@@ -199,10 +212,11 @@ class PanTool(Tool):
 
 def make_tools(view: Viewport) -> dict[str, Tool]:
     """Every tool for one viewport, by name."""
+    from medapp.ui.canvas.depth_tools import DepthPointTool, RulerTool
     from medapp.ui.canvas.paint_tools import FillTool, LassoTool, PaintTool
     from medapp.ui.canvas.prompt_tool import PromptTool
 
     tools: list[Tool] = [NavigateTool(view), WindowTool(view), ZoomTool(view), PanTool(view)]
     tools += [PaintTool(view, name) for name in ("brush", "eraser", "unknown")]
-    tools += [FillTool(view), LassoTool(view), PromptTool(view)]
+    tools += [FillTool(view), LassoTool(view), PromptTool(view), DepthPointTool(view), RulerTool(view)]
     return {tool.name: tool for tool in tools}

@@ -82,6 +82,7 @@ def _draw_corners(painter: QPainter, view: Viewport, plane: Plane, panes: list[P
     zoom = f"zoom {percent:.0f} %" if percent >= 10 else f"zoom {percent:.1f} %"
     texts.draw(painter, zoom, QPointF(area.right() - MARGIN, bottom - _LINE), right)
     is_grey = document.scan is not None and not document.scan.is_colour and view.content.mode != "difference"
+    is_grey = is_grey and all(pane.depth_bar is None for pane in panes)
     if is_grey and (view.axis == 0 or not view.shows_crosshair):  # the same for all planes: said once
         line = window_line(view)
         texts.draw(painter, line, QPointF(area.right() - MARGIN, bottom - 2 * _LINE), right)

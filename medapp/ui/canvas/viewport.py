@@ -15,17 +15,20 @@ from medapp.ui.canvas import view_text
 from medapp.ui.canvas.camera import Camera
 from medapp.ui.canvas.compare import Alignment
 from medapp.ui.canvas.content import Content, Pane
+from medapp.ui.canvas.depth_picture import draw_depth_bar
+from medapp.ui.canvas.depth_tools import draw_depth_marks
 from medapp.ui.canvas.furniture import TextPainter, draw_colour_bar
 from medapp.ui.canvas.overlay import MatteOverlay, dirty_rect
 from medapp.ui.canvas.paint_tools import PaintTool
 from medapp.ui.canvas.prompt_tool import PromptTool
 from medapp.ui.canvas.rail import WIDTH as RAIL_WIDTH
 from medapp.ui.canvas.rail import SliceRail
+from medapp.ui.canvas.region_overlay import RegionOverlay
 from medapp.ui.canvas.tools import make_tools
+from medapp.ui.canvas.uncertainty import UncertaintyOverlay, draw_bits_bar
 from medapp.ui.document import Document
 
 _NEAREST_FROM = 8.0  # screen pixels a voxel: from here on voxels are shown as squares
-from medapp.ui.canvas.uncertainty import UncertaintyOverlay, draw_bits_bar
 
 
 class Viewport(QWidget):
@@ -56,11 +59,11 @@ class Viewport(QWidget):
         self.shows_crosshair = False
         self.tools = make_tools(self)
         self._tool = self.tools["navigate"]
+        self.uncertainty = UncertaintyOverlay()
+        self.regions = RegionOverlay()
         self._flash: QRect | None = None
         self._came_by_key = False
         self._crosshair = QRegion()
-        self.uncertainty = UncertaintyOverlay()
-        self.regions = RegionOverlay()
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
         self.setMinimumSize(120, 120)
 
@@ -127,6 +130,13 @@ class Viewport(QWidget):
         at = self.annotation_at
         return self.annotation_transform.map(QPointF(*at.plane.from_raw_xy(x, y))) if at is not None else QPointF()
 
+    def annotation_place(self, x: float, y: float, area: QRect) -> QPointF:
+        """The widget point of a point of the raw slice in the pane that fills ``area``."""
+        at = self.annotation_at
+        return (
+            self._annotation_to_widget(area).map(QPointF(*at.plane.from_raw_xy(x, y))) if at is not None else QPointF()
+        )
+
     def voxel_at(self, position: QPointF) -> tuple[int, int, int] | None:
         """The voxel of the series on screen under a widget point."""
         plane = self.content.plane
@@ -144,6 +154,8 @@ class Viewport(QWidget):
             x, y = self.content.plane.to_raw_xy(*self.camera.to_display(position, pane.area))
             found["xy_px"] = (round(x), round(y))
         scan, at = pane.scan, pane.alignment
+        if pane.depth_bar is not None:
+            found["unit"] = "mm"
         if scan is not None and at is not None and at.index is not None and pane.picture is not None:
             point = (at.to_frame * self.camera.transform(pane.area)).inverted()[0].map(position)
             there = at.plane.voxel_at(point.x(), point.y(), at.index)
@@ -271,6 +283,7 @@ class Viewport(QWidget):
         pane.picture.draw(painter, through, is_smooth)
         if pane.side != "difference" and self.document.overlays_visible:
             to_widget = self._annotation_to_widget(pane.area)
+            self.regions.draw(painter, self.document, self.annotation_at, to_widget)
             if not pane.picture.holds(self.overlay):
                 self.overlay.draw_image(painter, to_widget)
             self.overlay.draw_lines(painter, to_widget, visible)
@@ -281,6 +294,7 @@ class Viewport(QWidget):
                     self.texts.draw(painter, letter, place, Qt.AlignmentFlag.AlignHCenter, colour, is_bold=True)
             prompts = self.tools["prompt"]
             assert isinstance(prompts, PromptTool)
+            self.uncertainty.draw(painter, self.document, self.annotation_at, to_widget)
             prompts.draw_candidate(painter, visible, to_widget)
 
     def _paint_over(self, painter: QPainter, exposed: QRect) -> None:
@@ -294,7 +308,8 @@ class Viewport(QWidget):
             prompts = self.tools["prompt"]
             if self._tool is prompts or self.document.prompts:
                 prompts.draw(painter, visible)
-            self.uncertainty.draw(painter, self.document, self.annotation_at, to_widget)
+        if self.document.depth.is_shown or self._tool.name in ("depth", "ruler"):
+            draw_depth_marks(painter, self, exposed)
         if self._tool is not self.tools["prompt"]:
             self._tool.draw(painter, visible)
         if self.content.mode == "swipe":
@@ -306,11 +321,17 @@ class Viewport(QWidget):
             view_text.draw_chip(painter, self, pane, exposed)
         if self.document.overlays_visible:
             view_text.draw_texts(painter, self, self.panes, exposed)
+        for pane in self.panes:
+            if pane.depth_bar is not None:
+                draw_depth_bar(painter, self.texts, pane.clip, pane.depth_bar)
         if self.content.mode == "difference" and self.panes[0].picture is not None:
             area = self.image_area
             height = min(160, max(40, area.height() // 2 - 90))
             bar = QRect(area.right() - 20, area.top() + 44, 10, height)
             draw_colour_bar(painter, self.texts, bar, self.content.limit, self.content.unit or "a.u.")
+        elif self.document.overlays_visible and self.uncertainty.is_shown(self.document, self.annotation_at):
+            area = self.image_area
+            draw_bits_bar(painter, self.texts, QRect(area.right() - 20, area.top() + 44, 10, 96))
         if self.rail.area.intersects(exposed):
             self.rail.marks = view_text.rail_marks(self)
             self.rail.ready = view_text.rail_ready(self)
@@ -329,9 +350,6 @@ class Viewport(QWidget):
         """A screenshot of the viewport; of a processed image with "Not for diagnosis" burnt in."""
         ratio = self.devicePixelRatioF()
         picture = QImage(self.size() * ratio, QImage.Format.Format_RGB32)
-        elif self.document.overlays_visible and self.uncertainty.is_shown(self.document, self.annotation_at):
-            area = self.image_area
-            draw_bits_bar(painter, self.texts, QRect(area.right() - 20, area.top() + 44, 10, 96))
         picture.setDevicePixelRatio(ratio)
         painter = QPainter(picture)
         self._paint(painter, self.rect())

@@ -199,7 +199,10 @@ def describe(info: SeriesInfo) -> str:
     size = f"{x}×{y}" if z == 1 else f"{x}×{y}×{z}"
     parts = [info.modality or "Image", size]
     if info.source_id is not None:
-        parts = [{"filtered": "Filtered", "synthetic": "Synthetic"}.get(info.kind, "Restored"), size]
+        parts = [
+            {"filtered": "Filtered", "synthetic": "Synthetic", "depth": "Depth map"}.get(info.kind, "Restored"),
+            size,
+        ]
     if info.state != "new":
         parts.append(info.state)
     return " · ".join(parts)
