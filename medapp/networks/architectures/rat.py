@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medapp.networks.blocks.naf import NORM_EPSILON, NafBlock
-from medapp.networks.blocks.region_attention import Plan, RegionAttention, RegionPlan, WindowAttention, pointwise
+from medapp.networks.blocks.naf import NORM_EPSILON, NafBlock, pointwise
+from medapp.networks.blocks.region_attention import Plan, RegionAttention, RegionPlan, WindowAttention
 
 HEADS = 8
 WINDOW_PX = 4

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medapp.networks.blocks.naf import pointwise
+
 FOREIGN_LOGIT = -1000.0
 """What the published mask adds to the logit of a pixel of another region."""
 
@@ -74,11 +76,11 @@ class RegionPlan:
         parts, start = [], 0
         for count, size in self.groups:
             stop = start + count * size
-            part = (
+            q, k, v = (
                 tokens[start:stop].unflatten(0, (count, size)).transpose(1, 2)  # (count, heads, size, C / heads)
                 for tokens in (query, key, value)
             )
-            mixed = functional.scaled_dot_product_attention(*part, scale=scale)
+            mixed = functional.scaled_dot_product_attention(q, k, v, scale=scale)
             parts.append(mixed.transpose(1, 2).reshape(count * size, -1))
             start = stop
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -159,8 +161,3 @@ class WindowAttention(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (windows, heads, tokens, C / heads) each
         mixed = functional.scaled_dot_product_attention(query, key, value, scale=self.heads**-0.5)
         return self.proj_out(mixed.transpose(1, 2).reshape(tokens.shape))
-
-
-def pointwise(convolution: nn.Conv2d, tokens: Tensor) -> Tensor:
-    """A 1x1 convolution on ``(T, C)`` tokens."""
-    return functional.linear(tokens, convolution.weight.flatten(1), convolution.bias)
