@@ -33,8 +33,16 @@ def _weights(name):
     return build_network(name, TOYS[name]).state_dict()
 
 
-def _card(name, **changes):
-    return replace(CARD, architecture=name, config=TOYS[name], **changes)
+def _card(name):
+    return replace(
+        CARD,
+        architecture=name,
+        config=TOYS[name],
+        serves={"medical_matting": "matting", "pddm": "depth"}.get(name, "restoration"),
+        inputs=ARCHITECTURES[name].inputs,
+        channels=3 if name == "pddm" else 1,
+        size_multiple=ARCHITECTURES[name].size_multiple,
+    )
 
 
 def _refusal(call, *arguments):
