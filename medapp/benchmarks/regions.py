@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb
 
+from medapp.benchmarks.memory import PeakMemory
 from medapp.benchmarks.timing import row, times_ms
+from medapp.regions.automatic import AutomaticSettings, automatic_masks
 from medapp.regions.prompts import Prompts
 from medapp.regions.region_tree_builder import build_region_tree
-from medapp.regions.sam import SamEngine
+from medapp.regions.sam import SamEngine, shown_pixels
 from medapp.regions.sam_encoder import FastEncoder
 from medapp.regions.segment_anything_import import load_segment_anything
 from medapp.scan.phantoms import ct_torso
@@ -25,7 +27,7 @@ CLICKS = 40
 
 
 def run() -> list[dict[str, Any]]:
-    """Building and clicking at 512 and 1024 px; embedding and clicking with SAM ViT-B at 1024 px."""
+    """Building and clicking at 512 and 1024 px; embedding, clicking and automatic masks with SAM ViT-B at 1024 px."""
     return [*_tree_rows(512), *_tree_rows(1024), *_sam_rows()]
 
 
@@ -75,6 +77,41 @@ def _sam_rows() -> list[dict[str, Any]]:
             "SAM ViT-B, click at 512 px, embedding ready",
             _each(points, lambda p: engine.propose(values, WINDOW, Prompts(include_xy=((p[0], p[1]),)))),
         ),
+        *_automatic_rows(sam, values),
+    ]
+
+
+def _automatic_rows(sam: Any, values: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """Everything SAM sees on a slice, embedding included; no mask of random weights passes, so once all may pass."""
+    rows = []
+    for name, settings in (
+        ("no mask passes", AutomaticSettings()),
+        (
+            "all 3,072 masks pass",
+            AutomaticSettings(pred_iou_thresh=-1e9, stability_score_thresh=-1.0, box_nms_thresh=2.0),
+        ),
+    ):
+        engine = SamEngine(sam.state_dict(), "random")
+        memory = PeakMemory()
+        taken = times_ms(functools.partial(automatic_masks, engine, values, WINDOW, settings=settings), 1, warm_up=0)
+        rows.append(
+            row(f"SAM ViT-B, automatic masks at 512 px, 32x32 points, {name}", taken)
+            | {"peak_growth_mb": round(memory.growth_mb())}
+        )
+    engine.prepare(values, WINDOW)
+    few = AutomaticSettings(points_per_side=8)  # one published batch
+    generator = load_segment_anything().SamAutomaticMaskGenerator(sam, points_per_side=8)
+    generator.predictor.set_image(np.rint(shown_pixels(values, WINDOW)).astype(np.uint8))
+    points = generator.point_grids[0] * 512
+    memory = PeakMemory()
+    ours = times_ms(functools.partial(automatic_masks, engine, values, WINDOW, settings=few), 3)
+    held = round(memory.growth_mb())
+    memory = PeakMemory()
+    peer = times_ms(lambda: generator._process_batch(points, (512, 512), [0, 0, 512, 512], (512, 512)), 1)
+    return [
+        *rows,
+        row("SAM ViT-B, automatic masks, 8x8 points, embedding ready", ours, "segment-anything's generator", peer)
+        | {"peak_growth_mb": held, "peer_peak_growth_mb": round(memory.growth_mb())},
     ]
 
 

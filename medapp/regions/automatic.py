@@ -33,7 +33,7 @@ from medapp.scan.scan import Window
 
 log = logging.getLogger(__name__)
 
-_TOGETHER = 8  # points decoded at once: larger batches leave the cache and are slower
+_TOGETHER = 4  # points decoded at once: larger batches leave the cache and are no faster
 _FULL_PIXELS = 2**23  # of full-size logits at a time, 32 MB
 _MOST_BYTES = 1 << 28
 _FIELDS = ("boxes", "areas", "scores", "stability", "points_xy", "starts")
@@ -205,12 +205,13 @@ class _Collected:
         """Draw some masks at full size, keep the stable ones."""
         if not torch.isfinite(scores).all():
             raise ComputeError("SAM gave no usable answer; nothing was changed.", "Import the checkpoint again.")
-        offset = self._settings.stability_score_offset
+        threshold, offset = self._engine.mask_threshold, self._settings.stability_score_offset
         for first in range(0, len(logits), self._together):
             full = self._engine.full_logits(logits[first : first + self._together], self._shape)
-            stability = (full > offset).sum(dim=(1, 2)) / (full > -offset).sum(dim=(1, 2))  # NaN where there is nothing
+            inner, outer = _count(full > threshold + offset), _count(full > threshold - offset)
+            stability = inner / outer  # not a number where there is nothing
             for place in torch.nonzero(stability >= self._settings.stability_score_thresh)[:, 0].tolist():
-                mask = (full[place] > 0).cpu().numpy()
+                mask = (full[place] > threshold).cpu().numpy()
                 number = first + place
                 self._keep(mask, float(scores[number]), float(stability[place]), points_xy[number])
 
@@ -235,6 +236,13 @@ class _Collected:
             np.array([row[4] for row in rows], dtype=np.float32).reshape(-1, 2),
             tuple(row[5] for row in rows),
         )
+
+
+def _count(masks: Tensor) -> Tensor:
+    """``(K, H, W)`` bool to the ``(K,)`` number of pixels; torch itself would widen every pixel first."""
+    if masks.device.type == "cpu":
+        return torch.tensor([np.count_nonzero(mask) for mask in masks.numpy()])
+    return masks.sum(dim=(1, 2))
 
 
 def _only_stopping(progress: Progress) -> Progress:

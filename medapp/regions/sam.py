@@ -31,6 +31,7 @@ from medapp.scan.scan import Window
 
 log = logging.getLogger(__name__)
 
+_PRODUCT_PIXELS = 2**20  # up to this size a matrix product enlarges masks faster than interpolation in two steps
 _MASK_PROMPT_LOGIT = 8.0  # how sure SAM is told to be of a mask to start from
 
 
@@ -150,9 +151,18 @@ class SamEngine:
         )
 
     def full_logits(self, logits: Tensor, shape: tuple[int, int]) -> Tensor:
-        """``(K, s, s)`` logits of the decoder to ``(K, H, W)`` logits of the slice; above 0 is inside."""
-        full: Tensor = self._sam.postprocess_masks(logits[:, None], self._scaled_size(*shape), shape)
-        return full[:, 0] - self._sam.mask_threshold
+        """``(K, s, s)`` logits of the decoder to ``(K, H, W)`` logits of the slice, enlarged as published."""
+        scaled = self._scaled_size(*shape)
+        if shape[0] * shape[1] > _PRODUCT_PIXELS:
+            full: Tensor = self._sam.postprocess_masks(logits[:, None], scaled, shape)
+            return full[:, 0]
+        rows, cols = (self._enlarging(*sides) for sides in zip(logits.shape[1:], scaled, shape, strict=True))
+        return rows @ logits @ cols.T
+
+    @property
+    def mask_threshold(self) -> float:
+        """Logits above it are inside a mask."""
+        return float(self._sam.mask_threshold)
 
     # ------------------------------------------------------------------ inside
 
@@ -179,6 +189,12 @@ class SamEngine:
         scaled = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
         padded: Tensor = self._sam.preprocess(scaled)
         return padded
+
+    def _enlarging(self, small: int, scaled: int, full: int) -> Tensor:
+        """``(full, small)``: both of the published enlargements of one side, which are linear, as one matrix."""
+        one_each = torch.eye(small, device=self._sam.device)[None]
+        padded = F.interpolate(one_each, self._sam.image_encoder.img_size, mode="linear", align_corners=False)
+        return F.interpolate(padded[..., :scaled], full, mode="linear", align_corners=False)[0].T.contiguous()
 
     def _scaled_size(self, height: int, width: int) -> tuple[int, int]:
         scale = self._sam.image_encoder.img_size / max(height, width)

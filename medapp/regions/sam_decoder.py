@@ -1,4 +1,4 @@
-"""SAM's mask decoder for many single points on one image: the published numbers, in a third of the time.
+"""SAM's mask decoder for many single points on one image: the published numbers, in less than half the time.
 
 Per point the published decoder projects all 4,096 image tokens to keys, queries and values again and again, for the
 sake of seven prompt tokens. Here the products are taken in the other order: the prompt tokens carry the projections to

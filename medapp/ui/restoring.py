@@ -177,6 +177,10 @@ class Restoring(QObject):
             self.choice_changed.emit()
             self._on_view_changed()
 
+    def renew_preview(self) -> None:
+        """Something that the preview was made with has changed: make it again, if there is one."""
+        self._on_view_changed()
+
     def get_ready(self) -> None:
         """Load the chosen model in its worker, so that the first preview does not wait for it."""
         model, device = self.model, self._document.settings.device

@@ -9,7 +9,9 @@ from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QScrollArea, QSizePolicy, QStackedLayout, QWidget
 
 from medapp.ui.document import Document
+from medapp.ui.panels.restore_regions import RegionsView
 from medapp.ui.panels.restore_routing import RoutingView
+from medapp.ui.region_maps import RegionMaps
 from medapp.ui.restoring import Restoring
 from medapp.ui.widgets import EmptyState, NumberSlider, button, column, field, label, line, refresh_style, row, wrapped
 
@@ -22,7 +24,7 @@ class RestorePanel(QWidget):
 
     import_requested = Signal()
 
-    def __init__(self, document: Document, restoring: Restoring) -> None:
+    def __init__(self, document: Document, restoring: Restoring, regions: RegionMaps) -> None:
         super().__init__()
         self._document, self._restoring = document, restoring
         self._model = QComboBox()
@@ -55,6 +57,7 @@ class RestorePanel(QWidget):
         self._report = wrapped()
         self._rule = line()
         self.routing = RoutingView()
+        self.regions = RegionsView(document, regions)
         full = QWidget()
         full.setLayout(
             column(
@@ -63,6 +66,7 @@ class RestorePanel(QWidget):
                 4,
                 self._strength,
                 field("Device", self._device, 60),
+                self.regions,
                 self._preview,
                 self.run,
                 row(self._import, -1),
