@@ -131,25 +131,33 @@ class RestoreRWKV(nn.Module):
         """``(B, 1, H, W)`` in; same shape out, not clamped.
 
         Raises:
-            ValueError: Height or width is not a multiple of 8.
+            ValueError: Another number of channels, or height or width is not a multiple of 8.
         """
+        channels = self.patch_embed.in_channels
+        if image.ndim != 4 or image.shape[1] != channels:
+            raise ValueError(f"the image must be (B, {channels}, H, W), not {tuple(image.shape)}")
         if image.shape[-1] % 8 or image.shape[-2] % 8:
             raise ValueError(f"height and width must be multiples of 8, not {tuple(image.shape[-2:])}")
-        level1 = self.encoder_level1(self.patch_embed(image.contiguous(memory_format=torch.channels_last)))
-        level2 = self.encoder_level2(self.down1_2(level1))  # (B, 2C, H/2, W/2)
-        level3 = self.encoder_level3(self.down2_3(level2))  # (B, 4C, H/4, W/4)
-        latent = self.latent(self.down3_4(level3))  # (B, 8C, H/8, W/8)
-        up3 = torch.cat([self.up4_3(latent), level3], dim=1)
-        up3 = self.decoder_level3(self.reduce_chan_level3(up3))
-        up2 = torch.cat([self.up3_2(up3), level2], dim=1)
-        up2 = self.decoder_level2(self.reduce_chan_level2(up2))
-        up1 = torch.cat([self.up2_1(up2), level1], dim=1)  # (B, 2C, H, W): no reduction here
+        level1 = self.encoder_level1(_pixel_major(self.patch_embed(image)))
+        level2 = self.encoder_level2(_pixel_major(self.down1_2(level1)))  # (B, 2C, H/2, W/2)
+        level3 = self.encoder_level3(_pixel_major(self.down2_3(level2)))  # (B, 4C, H/4, W/4)
+        latent = self.latent(_pixel_major(self.down3_4(level3)))  # (B, 8C, H/8, W/8)
+        up3 = torch.cat([_pixel_major(self.up4_3(latent)), level3], dim=1)
+        up3 = self.decoder_level3(_pixel_major(self.reduce_chan_level3(up3)))
+        up2 = torch.cat([_pixel_major(self.up3_2(up3)), level2], dim=1)
+        up2 = self.decoder_level2(_pixel_major(self.reduce_chan_level2(up2)))
+        up1 = torch.cat([_pixel_major(self.up2_1(up2)), level1], dim=1)  # (B, 2C, H, W): no reduction here
         up1 = self.refinement(self.decoder_level1(up1))
         return self.output(up1) + image
 
 
 def _blocks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(Block(channels) for _ in range(count)))
+
+
+def _pixel_major(features: Tensor) -> Tensor:
+    """The same ``(B, C, H, W)`` with the channels of a pixel side by side in memory, as the blocks read it."""
+    return features.contiguous(memory_format=torch.channels_last)
 
 
 def _turn(tokens: Tensor, height: int, width: int) -> Tensor:
