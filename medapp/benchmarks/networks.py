@@ -1,6 +1,6 @@
 """``medapp bench networks``: seconds and peak memory of every network, and of the two attentions that are ours.
 
-Every row is measured in a process of its own, in the allocator setting of the app's workers. A row that has a limit
+Every row is measured in a process of its own, in the environment of the app's workers. A row that has a limit
 says in ``ok`` whether it is kept.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medapp.benchmarks.timing import row
-from medapp.jobs.queue import WORKER_ALLOCATOR
+from medapp.jobs.queue import WORKER_ENVIRONMENT
 
 Row = dict[str, Any]
 Runner = Callable[[str, int, Mapping[str, Any]], dict[str, Any]]
@@ -64,7 +64,7 @@ class Sizes:
     rat_config: Mapping[str, Any] = field(default_factory=dict)
     rat_side: int = 256
     modes_side: int = 256
-    repeats: int = 3
+    repeats: int = 2
     batches: tuple[int, ...] = (1, 8)
 
 
@@ -121,7 +121,7 @@ def run(quick: bool = False) -> Iterator[Row]:
 
 
 def _wkv_rows(sizes: Sizes, runner: Runner) -> Iterator[Row]:
-    given = {"tokens": sizes.wkv_tokens, "channels": sizes.wkv_channels, "repeats": 10 * sizes.repeats}
+    given = {"tokens": sizes.wkv_tokens, "channels": sizes.wkv_channels, "repeats": 15 * sizes.repeats}
     found = runner("wkv", 1, given)
     memory = runner("wkv_size", 1, given)
     name = f"WKV, {sizes.wkv_tokens:,} tokens x {sizes.wkv_channels} channels, one thread"
@@ -210,7 +210,7 @@ def _device_rows(sizes: Sizes, runner: Runner) -> Iterator[Row]:
 
     if not torch.cuda.is_available():
         return
-    given = {"tokens": sizes.wkv_tokens, "channels": sizes.wkv_channels, "repeats": 10 * sizes.repeats}
+    given = {"tokens": sizes.wkv_tokens, "channels": sizes.wkv_channels, "repeats": 15 * sizes.repeats}
     found = runner("wkv", THREADS, {**given, "device": "cuda"})
     speed = row("GPU: WKV", found["ms"], "float32 loop over tokens", found["peer_ms"])
     yield {**speed, "max_error_float64": found["max_error_float64"]}
@@ -233,7 +233,7 @@ def _device_rows(sizes: Sizes, runner: Runner) -> Iterator[Row]:
 
 
 def _in_own_process(case: str, threads: int, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a case in a new process with so many threads, in the allocator setting of the workers."""
+    """Run a case in a new process with so many threads, in the workers' environment."""
     done = subprocess.run(
         [
             sys.executable,
@@ -241,7 +241,7 @@ def _in_own_process(case: str, threads: int, given: Mapping[str, Any]) -> dict[s
             "medapp.benchmarks.network_cases",
             json.dumps({**given, "case": case, "threads": threads}),
         ],
-        env={**WORKER_ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(threads)},
+        env={**WORKER_ENVIRONMENT, **os.environ, "OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,
         timeout=CASE_LIMIT_S,

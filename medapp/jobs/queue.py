@@ -39,8 +39,14 @@ OnProgress = Callable[[ProgressEvent], None]
 OnOutcome = Callable[[Outcome], None]
 AUTHKEY_VARIABLE = "MEDAPP_WORKER_KEY"
 _START_LIMIT_S = 60.0
-# glibc hands large blocks back after every use and zeroes them again at the next: half of a network's time on a CPU
-WORKER_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+WORKER_ENVIRONMENT = {
+    # glibc hands large blocks back after every use and zeroes them again at the next: half of a network's time on a CPU
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    # a waiting thread spins, by default for milliseconds, and takes the processor from the one it waits for when busy
+    "GOMP_SPINCOUNT": "10000",
+}
+"""For torch; what the environment says already goes first."""
 _WATCH_STEP_S = 0.1
 
 
@@ -213,7 +219,7 @@ class JobQueue:
         key = secrets.token_bytes(24)
         environment = dict(os.environ, **{AUTHKEY_VARIABLE: key.hex()})
         if worker.lane != "reader":
-            environment = {**WORKER_ALLOCATOR, **environment}
+            environment = {**WORKER_ENVIRONMENT, **environment}
         if self._threads is not None:
             environment["OMP_NUM_THREADS"] = str(self._threads)
         try:
