@@ -85,6 +85,7 @@ class ModelLibrary:
             WeightsError: There is no such model, its file has changed, or it does not fit its card.
             ComputeError: The device is not there.
         """
+        from medapp.networks.agreement import check_agreement
         from medapp.networks.checkpoint import load_checked
         from medapp.networks.device import choose_device
 
@@ -95,8 +96,9 @@ class ModelLibrary:
         if key in self._loaded:
             self._loaded.move_to_end(key)
             return self._loaded[key]
-        network = load_checked(path.with_name(f"{card.id}.safetensors"), card).to(chosen)
-        self._loaded[key] = LoadedModel(card, network, chosen)
+        network = load_checked(path.with_name(f"{card.id}.safetensors"), card)
+        check_agreement(card)
+        self._loaded[key] = LoadedModel(card, network.to(chosen), chosen)
         while len(self._loaded) > self._keep:
             self._let_go(next(iter(self._loaded)))
         return self._loaded[key]

@@ -29,6 +29,9 @@ class Architecture:
         size_multiple: Each side of the input must be a multiple of it; callers pad.
         min_side_px: Smallest side it can work on.
         inputs: Keyword arguments of ``forward`` beside the image, from ``card.INPUTS``.
+        serves: What it is used for; one of ``card.SERVES``.
+        channels: From the configuration to the channels of its images.
+        dims: 2 or 3, where the configuration does not say.
         global_quantities: What it pools over all it sees, in words; differs between whole slices and tiles.
         bytes_per_px: From the configuration to the memory one pixel (voxel) takes at the peak, float32, inference.
     """
@@ -39,6 +42,9 @@ class Architecture:
     size_multiple: int = 1
     min_side_px: int = 1
     inputs: tuple[str, ...] = ()
+    serves: str = "restoration"
+    channels: Callable[[Mapping[str, Any]], int] = lambda _config: 1
+    dims: int = 2
     global_quantities: tuple[str, ...] = ()
     bytes_per_px: Callable[[Mapping[str, Any]], int] = lambda _config: 4000
 
@@ -55,6 +61,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         adapt=as_published,
         size_multiple=8,
         min_side_px=16,
+        channels=lambda config: int(config.get("inp_channels", 1)),
         global_quantities=("channel attention",),  # the instruction is computed once, on the whole slice
         # measured: feed-forwards of 2 dim channels at full size, before and after their depthwise convolution
         bytes_per_px=lambda config: 240 * int(config.get("dim", 42)),
@@ -63,6 +70,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         title="DRMC",
         build=DRMC,
         adapt=as_published,
+        dims=3,
         global_quantities=("pooled gates", "channel attention"),
         # measured: queries, keys and values of one expert beside the features
         bytes_per_px=lambda config: 56 * int(config.get("n_feats", 64)),
@@ -74,6 +82,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         size_multiple=16,
         min_side_px=16,
         inputs=("region_map",),
+        channels=lambda config: int(config.get("img_channel", 1)),
         global_quantities=("pooled channel attention", "region map"),
         # measured: a block of the first level, before and after its gate, with the skip; of the output's pixels
         bytes_per_px=lambda config: 44 * int(config.get("width", 64)) * int(config.get("scale", 1)) ** 2,
@@ -84,6 +93,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         adapt=drop_derived_keys,
         size_multiple=8,
         min_side_px=8,
+        channels=lambda config: int(config.get("inp_channels", 1)),
         global_quantities=("WKV decay",),
         # measured: the widest tensors are 4 x 2 dim channels at half size, or 2 dim at full size
         bytes_per_px=lambda config: 160 * int(config.get("dim", 48)),
@@ -94,6 +104,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         adapt=as_published,
         size_multiple=8,
         min_side_px=8,
+        dims=3,
         global_quantities=("style codes",),
         # measured: 3 x the first width enters the finest style layer, once as it is and once scaled
         bytes_per_px=lambda config: 56 * int(config.get("channels", (32,))[0]),
@@ -104,6 +115,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         adapt=published_matting,
         size_multiple=8,
         min_side_px=8,
+        serves="matting",
+        channels=lambda config: int(config.get("input_channels", 1)),
         global_quantities=("latent code", "channel gate"),
         # measured: about nine maps of the wide blocks of the matting net
         bytes_per_px=lambda config: 144 * int(config.get("hidden_channel", 32)),
@@ -114,6 +127,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         adapt=as_published,
         min_side_px=16,
         inputs=("sparse_depth",),
+        serves="depth",
+        channels=lambda _config: 3,
         global_quantities=("depth bins",),
         # measured: hidden channels and bin scores of every fourth pixel, four maps of the first width
         bytes_per_px=lambda config: (

@@ -64,7 +64,7 @@ def fit_card(facts: ScanFacts, card: Card, region_engine: str | None = None) -> 
     if intake is None and not facts.is_colour:
         return Fit("blocked", f"made for {made_for}; this is {facts.modality}")
     intake = intake or card.takes[0]  # colour pictures rarely say what they are
-    if facts.unit != intake.unit:
+    if facts.unit != intake.unit and not facts.is_colour:  # colours have no unit
         return Fit("blocked", f"needs values in {intake.unit}; these are {_worded(facts.unit)}")
     sides = facts.shape[:3] if card.dims == 3 else facts.shape[1:3]
     if min(sides) < card.min_side_px:

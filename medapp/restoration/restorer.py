@@ -264,17 +264,21 @@ class NetworkRestorer(Restorer):
         device = self.model.device
         tensor = self._tensor(image)
         inputs = {name: torch.from_numpy(np.ascontiguousarray(maps[name]))[None].to(device) for name in self.inputs}
-        dtype = self._dtype(tensor, inputs)
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16),
-            record_routing(self.model.network) as chosen,
-        ):
-            try:
+        try:
+            dtype = self._dtype(tensor, inputs)
+            with (
+                torch.inference_mode(),
+                torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16),
+                record_routing(self.model.network) as chosen,
+            ):
                 restored = self.model.network(tensor, **inputs, **whole)
-            except RuntimeError:
-                choices.clear()  # when memory ran out, all starts anew with smaller tiles
-                raise
+        except RuntimeError:
+            choices.clear()  # when memory ran out, all starts anew with smaller tiles
+            raise
+        except ValueError as error:  # networks say in one line what they cannot take
+            raise UnsuitableModelError(
+                f"{self.model.card.name} cannot take this: {str(error)[:200]}.", "Choose another model."
+            ) from error
         choices += chosen
         result: NDArray[np.float32] = restored[0].float().cpu().numpy().reshape(image.shape)
         return result

@@ -63,9 +63,11 @@ def import_model(request: ImportModelRequest, workspace: Workspace, progress: Pr
     A card (``.json``) beside the file is followed; without one the card is made from what was published.
 
     Raises:
-        WeightsError: The file is unsafe, damaged or of another architecture, or its range is not known.
+        WeightsError: The file is unsafe, damaged or of another architecture, its card contradicts it, or its range
+            is not known.
         UsageError: There is no such file, or what was said contradicts itself or the card.
     """
+    from medapp.networks.agreement import check_agreement
     from medapp.networks.checkpoint import import_weights
     from medapp.networks.published import import_published
     from medapp.regions.sam_checkpoint import ARCHITECTURE, import_checkpoint, is_sam
@@ -83,6 +85,7 @@ def import_model(request: ImportModelRequest, workspace: Workspace, progress: Pr
     if named == ARCHITECTURE or (not named and is_sam(path)):
         return import_checkpoint(path, folder)
     if card is not None:
+        check_agreement(card)
         return import_weights(path, card, folder).id
     return import_published(path, folder, named, request.modality, takes).id
 

@@ -193,6 +193,11 @@ def test_wrong_region_maps_are_refused_in_one_line(region_map, words):
     assert "\n" not in str(caught.value)
 
 
+def test_images_of_other_channels_are_refused_in_one_line():
+    with pytest.raises(ValueError, match=r"must be \(B, 1, H, W\), not \(1, 3, 16, 16\)"):
+        _toy()(torch.rand(1, 3, 16, 16), region_map=torch.zeros(1, 16, 16))
+
+
 @pytest.mark.parametrize("size", [(60, 64), (64, 72)])
 def test_sizes_that_are_no_multiple_of_sixteen_are_refused(size):
     with pytest.raises(ValueError, match="multiples of 16"):

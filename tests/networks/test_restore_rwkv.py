@@ -52,6 +52,11 @@ def test_sizes_that_are_no_multiple_of_eight_are_refused():
         _toy()(torch.rand(1, 1, 20, 16))
 
 
+def test_images_of_other_channels_are_refused_in_one_line():
+    with pytest.raises(ValueError, match=r"must be \(B, 1, H, W\), not \(1, 3, 16, 16\)"):
+        _toy()(torch.rand(1, 3, 16, 16))
+
+
 def test_every_weight_learns():
     network = _toy()
     network(torch.rand(1, 1, 16, 24)).square().sum().backward()

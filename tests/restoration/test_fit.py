@@ -80,6 +80,7 @@ def test_regions_of_another_engine_than_in_training_are_amber():
 
 
 def test_colour_models_take_pictures_that_do_not_say_what_they_are():
-    card = replace(CARD, channels=3, takes=(Intake("XC", "arbitrary", (0.0, 255.0)),), spacing_mm=None)
-    assert fit_card(ScanFacts(None, "arbitrary", (1, 64, 64, 3)), card).level == "green"
+    for unit in ("arbitrary", "colour"):
+        card = replace(CARD, channels=3, takes=(Intake("XC", unit, (0.0, 255.0)),), spacing_mm=None)
+        assert fit_card(ScanFacts(None, "arbitrary", (1, 64, 64, 3)), card).level == "green"
     assert fit_card(CT, card).reason == "made for colour images"

@@ -139,7 +139,8 @@ def test_one_model_for_three_modalities_takes_each_in_its_own_range(workspace, o
 
 def test_a_model_that_does_not_restore_is_refused(workspace, opened):
     project, series = opened
-    model_id = _toy("restore_rwkv", serves="depth")
+    config = {"widths": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "embedding": 16, "seed_bins": 4}
+    model_id = _toy("pddm", config, serves="depth", channels=3)
     outcome = run(RestoreRequest(project, series, model_id, device="cpu"), workspace, Progress())
     assert isinstance(outcome, Refused)
     assert "restores no scans" in outcome.message

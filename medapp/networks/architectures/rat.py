@@ -141,8 +141,12 @@ class RAT(nn.Module):
             ``(B, C, scale * H, scale * W)``, not clamped.
 
         Raises:
-            ValueError: A side is no multiple of 16, or the region map is missing, of another size, or no labels.
+            ValueError: The image has another number of channels or a side that is no multiple of 16, or the region map
+                is missing, of another size, or holds no labels.
         """
+        channels = self.intro.in_channels
+        if image.ndim != 4 or image.shape[1] != channels:
+            raise ValueError(f"the image must be (B, {channels}, H, W), not {tuple(image.shape)}")
         if self.scale > 1:
             image = functional.interpolate(image, scale_factor=self.scale, mode="bilinear", align_corners=False)
         step = 2 ** len(self.downs)

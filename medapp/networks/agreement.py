@@ -1,0 +1,53 @@
+"""Whether a card says of its network what the network is: a contradiction is said before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from medapp.errors import WeightsError
+from medapp.networks.card import Card
+from medapp.networks.checkpoint import expected_tensors
+from medapp.networks.registry import architecture
+
+
+def check_agreement(card: Card) -> None:
+    """Hold a card against the architecture and configuration that it names.
+
+    Raises:
+        WeightsError: They contradict each other (the message names the first thing), the architecture is not known, or
+            the configuration does not fit it.
+    """
+    expected_tensors(card.architecture, card.config)  # so that what follows reads a sound configuration
+    problem = next(_problems(card), "")
+    if problem:
+        raise WeightsError(
+            f"The card of '{card.name}' does not fit its network: {problem}", "Correct the card, or import it again"
+        )
+
+
+def _problems(card: Card) -> Iterator[str]:
+    built = architecture(card.architecture)
+    if card.serves != built.serves:
+        yield f"{built.title} serves {built.serves}, not {card.serves}"
+    channels = built.channels(card.config)
+    if card.channels != channels:
+        yield f"it takes images of {_count(channels, 'channel')}, not {card.channels}"
+    if card.serves != "restoration":
+        return  # how these run is up to their engines, not to the card
+    dims = card.config.get("dims", built.dims)
+    if card.dims != dims:
+        yield f"it takes {'volumes' if dims == 3 else 'slices'}, not {'volumes' if card.dims == 3 else 'slices'}"
+    if set(card.inputs) != set(built.inputs):
+        needed = ", ".join(built.inputs) or "nothing"
+        yield f"beside the image it needs {needed}, not {', '.join(card.inputs) or 'nothing'}"
+    if card.size_multiple % built.size_multiple:
+        yield f"sides must be multiples of {built.size_multiple} px, not of {card.size_multiple}"
+    least = -(-card.min_side_px // card.size_multiple) * card.size_multiple  # callers pad
+    if least < built.min_side_px:
+        yield f"sides of {card.min_side_px} px are too small, {built.min_side_px} are needed"
+    if card.config.get("scale", 1) != 1:
+        yield "it enlarges its input, and medapp restores on the same grid only"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
