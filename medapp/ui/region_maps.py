@@ -60,7 +60,7 @@ class RegionMaps(QObject):
         self._compare.timeout.connect(self._judge)
         for signal in (document.series_opened, document.project_changed, document.position_changed):
             signal.connect(self.look_again)
-        for signal in (document.slice_arrived, restoring.report_changed, restoring.routing_changed):
+        for signal in (document.slice_arrived, document.compare_changed, restoring.report_changed):
             signal.connect(self.look_again)  # a run or preview may have found regions on its way
         for signal in (restoring.choice_changed, restoring.models_changed):
             signal.connect(self._on_choice)
