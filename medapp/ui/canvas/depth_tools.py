@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QLocale, QPointF, QRect, Qt
+from PySide6.QtCore import QLocale, QPointF, QRect, QRectF, Qt
 from PySide6.QtGui import QColor, QDoubleValidator, QKeyEvent, QPainter, QPen
 from PySide6.QtWidgets import QLineEdit
 
@@ -19,6 +19,8 @@ _GRAB_PX = 10.0
 _RADIUS_PX = 5.0
 _FIELD_WIDTH = 96
 _MIN_DRAG_PX = 3.0
+_LABEL_ROOM_PX = 78
+_LABEL_PX = 14
 
 
 class DepthField(QLineEdit):
@@ -224,14 +226,18 @@ def draw_depth_marks(painter: QPainter, view: Viewport, exposed: QRect) -> None:
         def place(x: float, y: float, area: QRect = pane.area) -> QPointF:
             return view.annotation_place(x, y, area)
 
-        if state.ruler is not None and state.has_map_here:
-            _draw_ruler(painter, view, *(place(*xy) for xy in state.ruler))
+        right_edge = (pane.clip if is_pair else view.image_area).right()
         for index, (x, y, depth) in enumerate(tool.shown_points()):
             dot = place(x, y)
             _draw_dot(painter, dot, theme.DARK.processed, index == state.selected)
-            view.texts.draw(painter, f"{depth:g} mm", QPointF(dot.x() + 10, dot.y() - 9))
+            is_at_edge = dot.x() + _LABEL_ROOM_PX > right_edge
+            side = Qt.AlignmentFlag.AlignRight if is_at_edge else Qt.AlignmentFlag.AlignLeft
+            at_label = QPointF(dot.x() + (-10 if is_at_edge else 10), dot.y() - 9)
+            view.texts.draw(painter, f"{depth:g} mm", at_label, side)
         if state.pending is not None:
             _draw_dot(painter, place(*state.pending), theme.DARK.text, True)
+        if state.ruler is not None and state.has_map_here:
+            _draw_ruler(painter, view, *(place(*xy) for xy in state.ruler))
     painter.setClipRect(exposed)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
 
@@ -257,8 +263,19 @@ def _draw_ruler(painter: QPainter, view: Viewport, start: QPointF, end: QPointF)
         painter.drawLine(start, end)
         for tip in (start, end):
             painter.drawLine(tip - tips, tip + tips)
-    text, middle = view.document.depth.ruler_text(), QPointF((start.x() + end.x()) / 2, min(start.y(), end.y()) - 24)
-    view.texts.draw(painter, text, middle, Qt.AlignmentFlag.AlignHCenter, px=14, is_bold=True)
+    _draw_label(painter, view, view.document.depth.ruler_text(), (start + end) / 2)
+
+
+def _draw_label(painter: QPainter, view: Viewport, text: str, middle: QPointF) -> None:
+    """Words on a dark plate in the middle of the line."""
+    size = view.texts.line(painter, text, theme.DARK.text, _LABEL_PX, True).deviceIndependentSize()
+    plate = QRectF(middle.x() - size.width() / 2 - 4, middle.y() - size.height() / 2, size.width() + 8, size.height())
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(QColor(0, 0, 0, 200))
+    painter.drawRoundedRect(plate, 6, 6)
+    painter.setBrush(Qt.BrushStyle.NoBrush)
+    at = QPointF(middle.x(), plate.top())
+    view.texts.draw(painter, text, at, Qt.AlignmentFlag.AlignHCenter, px=_LABEL_PX, is_bold=True)
 
 
 def _xy(point: QPointF) -> tuple[float, float]:

@@ -35,6 +35,7 @@ from medapp.ui.widgets import (
 )
 
 _ROWS_SHOWN = 5
+_HEADER_PX, _ROW_PX = 28, 28
 _UNKNOWN, _FOCAL = "unknown", "focal"
 
 
@@ -100,7 +101,9 @@ class DepthPanel(QWidget):
         self.table.setAccessibleName("Measured depths")
         self.table.setHorizontalHeaderLabels(["Pixel", "Depth, mm"])
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self.table.verticalHeader().setDefaultSectionSize(26)
+        self.table.horizontalHeader().setFixedHeight(_HEADER_PX)
+        self.table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        self.table.verticalHeader().setDefaultSectionSize(_ROW_PX)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setEditTriggers(
@@ -234,7 +237,7 @@ class DepthPanel(QWidget):
             self.table.clearSelection()
         self._is_filling = False
         rows = min(max(len(points), 2), _ROWS_SHOWN)
-        self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + 26 * rows + 4)
+        self.table.setFixedHeight(_HEADER_PX + _ROW_PX * rows + 2 * self.table.frameWidth())
         for part in (self.table, self._table_buttons):
             part.setVisible(bool(points))
         self._no_points.setVisible(not points and self._mode.file is None)
