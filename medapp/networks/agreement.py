@@ -30,7 +30,7 @@ def _problems(card: Card) -> Iterator[str]:
     if card.serves != built.serves:
         yield f"{built.title} serves {built.serves}, not {card.serves}"
     channels = built.channels(card.config)
-    if card.channels != channels:
+    if card.channels != channels and card.serves != "depth":  # always colour, whatever the card says
         yield f"it takes images of {_count(channels, 'channel')}, not {card.channels}"
     if card.serves != "restoration":
         return  # how these run is up to their engines, not to the card

@@ -192,6 +192,30 @@ def test_every_weight_learns_but_for_the_biases_before_a_batch_norm():
     assert unmoved == []
 
 
+@torch.no_grad()
+def test_in_training_the_first_draw_of_the_posterior_is_matted_and_the_others_are_the_masks():
+    network, image = _toy().train(), torch.rand(2, 1, 16, 16)
+    mask, noise = (torch.rand(2, 1, 16, 16) > 0.5).float(), torch.randn(2, 4, 2)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()  # so that two passes see the same statistics
+    made = network(image, mask, noise=noise)
+
+    unet = network.prob_unet
+    posterior, features = unet.posterior(torch.cat([image, mask], dim=1)), unet.unet(image)
+    codes = [posterior.mean + posterior.log_sigma.exp() * noise[:, draw] for draw in range(4)]
+    latent, score_map = unet.fcomb(features, codes[0])
+    masks = torch.cat([unet.fcomb(features, code)[1].sigmoid() for code in codes[1:]], dim=1)
+    p = masks.mean(dim=1, keepdim=True)
+    bits = -p * (p + 1e-6).log2() - (1 - p) * (1 - p + 1e-6).log2()
+    torch.testing.assert_close(made.score_map, score_map)
+    torch.testing.assert_close(made.masks, masks)
+    torch.testing.assert_close(made.uncertainty, bits)
+    torch.testing.assert_close(made.alpha_logits, network.matting_net(latent, image, bits))
+    q, prior = (torch.distributions.Normal(g.mean, g.log_sigma.exp()) for g in (posterior, unet.prior(image)))
+    torch.testing.assert_close(made.kl, torch.distributions.kl_divergence(q, prior).sum(dim=1).mean())
+
+
 def test_the_matting_loss_trains_the_features_but_not_the_posterior_through_the_masks():
     network = _toy().train()
     made = network(torch.rand(2, 1, 16, 16), torch.ones(2, 1, 16, 16))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 
-from medapp.networks.architectures.sgsgan import SGSGAN, Discriminator, Segmenter
+from medapp.networks.architectures.sgsgan import SGSGAN, Discriminator, Segmenter, StyleLayer
 from medapp.networks.blocks.modulated_conv import ModulatedConv
 from medapp.networks.card import Intake
 from medapp.networks.registry import ARCHITECTURES
@@ -126,6 +127,43 @@ def test_a_style_times_a_positive_number_changes_nothing():
         layer.affine.bias.mul_(3.7)
 
     torch.testing.assert_close(layer(features, code), before, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_style_layer_is_its_formula_with_one_noise_for_all_channels():
+    torch.manual_seed(0)
+    layer, features, code, noise = (
+        StyleLayer(3, 4, 2, 5),
+        torch.randn(2, 3, 6, 7),
+        torch.randn(2, 5),
+        torch.randn(2, 1, 6, 7),
+    )
+    layer.noise_strength.fill_(0.3)
+    layer.bias.normal_()
+    for image in range(2):
+        style = code[image] @ layer.conv.affine.weight.T + layer.conv.affine.bias
+        weight = layer.conv.weight / 27**0.5 * style[None, :, None, None]
+        weight = weight / (weight.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        mixed = functional.conv2d(features[image : image + 1], weight, padding=1)
+        mixed = mixed + 0.3 * noise[image : image + 1] + layer.bias[:, None, None]
+        expected = torch.where(mixed > 0, mixed, 0.2 * mixed) * 2**0.5
+        torch.testing.assert_close(layer(features, code, noise)[image], expected[0], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_images_of_all_levels_are_added_up_from_the_coarsest():
+    network, image = _toy().eval(), _image(2)
+    heads = []
+    for level, head in enumerate(network.to_img):
+        head.register_forward_hook(lambda _m, _i, out, level=level: heads.append((level, out)))
+    made = network(image)
+
+    assert [level for level, _ in heads] == [2, 1, 0]
+    change = heads[0][1] + network.to_img_bias[2]
+    for level, out in heads[1:]:
+        larger = functional.interpolate(change, scale_factor=2, mode="bilinear", align_corners=False)
+        change = larger + out + network.to_img_bias[level]
+    torch.testing.assert_close(made, image + change)
 
 
 def test_the_style_of_an_image_does_not_reach_its_neighbours():
