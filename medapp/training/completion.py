@@ -36,6 +36,7 @@ class CompletionRecipe:
     Attributes:
         config: Of the architecture ``pddm``.
         minutes: Time budget; the learning rate falls to 0 over it along a cosine.
+        updates: Budget as a number of updates instead, the same on every machine; 0 = by time.
         batch: Frames an update.
         crop_px: Side of the square crops.
         learning_rate: At its highest, AdamW.
@@ -45,6 +46,7 @@ class CompletionRecipe:
 
     config: Mapping[str, Any] = field(default_factory=dict)
     minutes: float = 60.0
+    updates: int = 0
     batch: int = 4
     crop_px: int = 192
     learning_rate: float = 1e-3
@@ -90,7 +92,8 @@ def train_completion(
     )
     since = saved = time.perf_counter()
     recent: list[float] = []
-    progress.start(max(math.ceil(recipe.minutes), 1), "minutes", "Train depth completion")
+    total, unit = (recipe.updates, "updates") if recipe.updates else (max(math.ceil(recipe.minutes), 1), "minutes")
+    progress.start(total, unit, "Train depth completion")
 
     def save() -> None:
         state = {
@@ -103,7 +106,12 @@ def train_completion(
         torch.save(state, state_path.with_suffix(".part"))
         state_path.with_suffix(".part").replace(state_path)
 
-    while (share := (spent + time.perf_counter() - since) / (60 * recipe.minutes)) < 1:
+    def share_spent() -> float:
+        if recipe.updates:
+            return iteration / recipe.updates
+        return (spent + time.perf_counter() - since) / (60 * recipe.minutes)
+
+    while (share := share_spent()) < 1:
         rate = 0.5 * (1 + math.cos(math.pi * share)) * min(1.0, (iteration + 1) / _WARM_UP)
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * max(rate, 1e-3)
