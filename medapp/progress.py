@@ -89,6 +89,18 @@ class Progress:
         if self._is_stopped is not None and self._is_stopped():
             raise Cancelled
 
+    def within(self, note: str = "") -> Progress:
+        """A progress for work within one unit: it stops when this one does, and leaves this one's count alone.
+
+        Args:
+            note: What it counts is reported as notes that begin with this; empty = not at all.
+        """
+
+        def report(event: ProgressEvent) -> None:
+            self.tell(f"{note}: {event.done} of {event.total} {event.unit}" if event.total > 1 else note)
+
+        return Progress(report if note else None, self._is_stopped)
+
     def _send(self, event: ProgressEvent) -> None:
         if self._report is not None:
             self._report(event)

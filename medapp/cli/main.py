@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "train or go on training a network from a recipe",
     "matte": "propose masks, their disagreement and an alpha for one slice, by a matting model",
     "models": "list, show or import models",
+    "regions": "divide slices into the regions that RAT attends within: a label map",
     "depth": "complete the depth of a colour frame from a few measured points",
     "bench": "measure speed against peers in the same run",
 }

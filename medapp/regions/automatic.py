@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medapp.errors import Cancelled, ComputeError
+from medapp.errors import ComputeError
 from medapp.progress import Progress
 from medapp.regions.embedding import embedding_key, make_room
 from medapp.regions.sam import SamEngine
@@ -143,7 +143,7 @@ def automatic_masks(
     grid = point_grid(settings.points_per_side) * np.array([shape[1], shape[0]])
     batches = -(-len(grid) // settings.points_per_batch)
     progress.start(batches, "batches", "Looking at the slice")
-    decoder = engine.point_decoder(values, window, _only_stopping(progress))
+    decoder = engine.point_decoder(values, window, progress.within())
     scaled = engine.scaled_points(grid, shape)
     found = _Collected(engine, shape, settings)
     for batch in range(batches):
@@ -243,19 +243,6 @@ def _count(masks: Tensor) -> Tensor:
     if masks.device.type == "cpu":
         return torch.tensor([np.count_nonzero(mask) for mask in masks.numpy()])
     return masks.sum(dim=(1, 2))
-
-
-def _only_stopping(progress: Progress) -> Progress:
-    """Embedding counts for itself; here only its noticing of Stop is wanted."""
-
-    def is_stopped() -> bool:
-        try:
-            progress.check()
-        except Cancelled:
-            return True
-        return False
-
-    return Progress(is_stopped=is_stopped)
 
 
 # ------------------------------------------------------------------------------------------------------------- cache

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from medapp import paths
 from medapp.annotation.accepted import accepted_masks, masks_sha256
 from medapp.annotation.annotation import Annotation
-from medapp.errors import Cancelled, ProjectError
-from medapp.progress import Progress, ProgressEvent
+from medapp.errors import ProjectError
+from medapp.progress import Progress
 from medapp.regions.region_map import paint_mattes, region_map_from_masks, region_map_from_tree
 from medapp.regions.region_tree_builder import build_region_tree
 from medapp.regions.segmenter import TREE_NAME
@@ -98,7 +98,7 @@ def region_map_for(
         masks, _ = _accepted(workspace, project, series_id, slice_index, axis)
         if stored.mattes_sha256 == masks_sha256(masks):
             return stored
-    quiet = _noting(progress, f"Regions of slice {slice_index + 1}")
+    quiet = progress.within(f"Regions of slice {slice_index + 1}")
     return _make(workspace, project, series_id, slice_index, axis, engine_model_id, window, quiet)
 
 
@@ -188,19 +188,3 @@ def _original(project: Project, series_id: str) -> str:
         return _original(project, source)
     except ProjectError:  # the original is gone: the series stands for itself
         return series_id
-
-
-def _noting(progress: Progress, note: str) -> Progress:
-    """A progress inside another's count: what it counts becomes a note, and it stops when the other does."""
-
-    def report(event: ProgressEvent) -> None:
-        progress.tell(f"{note}: {event.done} of {event.total} {event.unit}" if event.total > 1 else note)
-
-    def is_stopped() -> bool:
-        try:
-            progress.check()
-        except Cancelled:
-            return True
-        return False
-
-    return Progress(report, is_stopped)

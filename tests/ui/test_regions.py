@@ -97,7 +97,7 @@ def test_regions_are_found_counted_and_lie_over_the_image(opened, qtbot):
 
     found = opened.region_maps.map
     assert f"{found.regions} regions on this slice, 1 from an accepted matte" in said(opened)
-    assert "by region tree" in said(opened)
+    assert "by the region tree" in said(opened)
     assert "Out of date" not in said(opened)
     over = picture(opened)
     assert (over != painted).any(axis=2).mean() > 0.3  # fills nearly everywhere on the slice
@@ -168,7 +168,7 @@ def test_another_engine_than_in_training_is_amber_and_is_used(opened, sam_id, qt
     engine.setFocus()
     QTest.keyClick(engine, Qt.Key.Key_Down)
     assert opened.restoring.region_model_id == sam_id
-    assert "trained with region tree; it may do less well" in said(opened)
+    assert "trained with the region tree; it may do less well" in said(opened)
     assert opened.restore.regions._trained.property("role") == "processed"
     qtbot.waitUntil(lambda: opened.region_maps.map is None, timeout=5000)  # that was the tree's
     find(opened, qtbot)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from PySide6.QtGui import QHideEvent, QShowEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QProgressBar, QWidget
 
 from medapp.ui.document import Document
-from medapp.ui.region_maps import RegionMaps
+from medapp.ui.region_maps import TREE_NAME, RegionMaps
 from medapp.ui.widgets import NumberSlider, button, column, field, label, line, refresh_style, row, wrapped
+
+if TYPE_CHECKING:
+    from medapp.store.project import RegionMapRevision
 
 
 class RegionsView(QWidget):
@@ -115,18 +119,22 @@ def trained_text(engine: str, is_other: bool) -> str:
     if not engine:
         return "It is not known which regions this model was trained with."
     if is_other:
-        return f"This model was trained with {engine}; it may do less well with other regions."
+        return f"This model was trained with {_named(engine)}; it may do less well with other regions."
     return "This model was trained with these regions."
 
 
-def found_text(found: object) -> str:
+def found_text(found: RegionMapRevision | None) -> str:
     """How many regions the slice has, from whom and since when."""
     if found is None:
         return "No regions on this slice yet. Restoring finds them on its way."
-    regions, mattes = int(found.regions), int(found.mattes)  # type: ignore[attr-defined]
+    regions, mattes = found.regions, found.mattes
     parts = [f"{regions} {'region' if regions == 1 else 'regions'} on this slice"]
     if mattes:
         parts.append("1 from an accepted matte" if mattes == 1 else f"{mattes} from accepted mattes")
-    made = datetime.fromisoformat(found.created).astimezone()  # type: ignore[attr-defined]
+    made = datetime.fromisoformat(found.created).astimezone()
     day = "" if made.date() == datetime.now().astimezone().date() else f"{made:%Y-%m-%d} "
-    return f"{', '.join(parts)}. Found {day}{made:%H:%M} by {found.engine}."  # type: ignore[attr-defined]
+    return f"{', '.join(parts)}. Found {day}{made:%H:%M} by {_named(found.engine)}."
+
+
+def _named(engine: str) -> str:
+    return f"the {engine}" if engine == TREE_NAME else engine
