@@ -100,7 +100,7 @@ def test_batches_hold_what_the_network_takes():
 def test_training_lowers_the_error_goes_on_and_can_be_stopped(tmp_path):
     frames = [_frame(n) for n in range(6)]
     torch.manual_seed(0)
-    recipe = CompletionRecipe(CONFIG, updates=60, batch=2, crop_px=32, average=0.9)
+    recipe = CompletionRecipe(CONFIG, updates=30, batch=2, crop_px=32, average=0.9)
     first = train_completion(
         CompletionRecipe(CONFIG, updates=1, batch=2, crop_px=32, average=0.9), frames, tmp_path / "none", Progress()
     )
@@ -112,7 +112,7 @@ def test_training_lowers_the_error_goes_on_and_can_be_stopped(tmp_path):
     )
     assert after < before
     done = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert done["iteration"] == 60
+    assert done["iteration"] == 30
     again = train_completion(recipe, frames, tmp_path / "run", Progress())  # the budget is spent: nothing changes
     kept = {k.removeprefix("module."): v for k, v in done["kept"].items() if k.startswith("module.")}
     assert all(torch.equal(value, kept[name]) for name, value in again.state_dict().items())
