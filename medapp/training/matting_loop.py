@@ -36,10 +36,13 @@ class MattingRecipe:
     Attributes:
         config: Of the architecture.
         minutes: Time budget; the learning rate falls to nearly 0 over it along a cosine.
+        updates: Budget in updates beside it, whichever is spent first; 0 = time alone.
         crops: Side and number of the crops of an update, the next pair with each equal part of the budget.
         learning_rate: At its highest, Adam with weight decay 5e-5 as published.
         kl_scale: Weight of the divergence; the published 10 beside a mean of the reconstruction lets the masks of a
             small network fall together into one.
+        gradient_scale: Weight of the alpha's gradients; the published 1 keeps the alpha of a short run flat.
+        matte_prior: The matting net is trained on draws of the prior; see ``MedicalMatting.forward``.
         strategy: How segmentation and matting are weighed.
         epochs: What the budget counts as, for the swing of the weights.
         shares: How often each source is drawn.
@@ -49,9 +52,12 @@ class MattingRecipe:
 
     config: Mapping[str, Any] = field(default_factory=dict)
     minutes: float = 60.0
+    updates: int = 0
     crops: tuple[tuple[int, int], ...] = ((64, 8), (64, 8), (96, 4))
     learning_rate: float = 1e-3
     kl_scale: float = 10.0
+    gradient_scale: float = 1.0
+    matte_prior: bool = False
     strategy: Strategy = "OAWS"
     epochs: int = 40
     shares: Mapping[str, float] = field(
@@ -61,7 +67,13 @@ class MattingRecipe:
     seed: int = 0
 
 
-def train_matting(recipe: MattingRecipe, crops: MattingCrops, folder: Path, progress: Progress) -> nn.Module:
+def train_matting(
+    recipe: MattingRecipe,
+    crops: MattingCrops,
+    folder: Path,
+    progress: Progress,
+    start: Mapping[str, torch.Tensor] | None = None,
+) -> nn.Module:
     """Train until the budget is spent; the averaged network in evaluation mode.
 
     Args:
@@ -69,6 +81,7 @@ def train_matting(recipe: MattingRecipe, crops: MattingCrops, folder: Path, prog
         crops: What to train on.
         folder: Gets ``state.pt`` every minute or two, and ``curves.jsonl``; a run that is here goes on.
         progress: Counts updates; the state is kept when it is stopped.
+        start: Weights to begin with; None = at random.
 
     Raises:
         TrainingError: The loss is not finite again and again, or the state that is here is damaged.
@@ -77,8 +90,10 @@ def train_matting(recipe: MattingRecipe, crops: MattingCrops, folder: Path, prog
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     network = build_network(ARCHITECTURE, recipe.config)
+    if start is not None:
+        network.load_state_dict(start)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it; a third quicker
-    objective = MattingObjective(recipe.strategy, kl_scale=recipe.kl_scale)
+    objective = MattingObjective(recipe.strategy, kl_scale=recipe.kl_scale, gradient_scale=recipe.gradient_scale)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)
     parameters = [*network.parameters(), *objective.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=recipe.learning_rate, weight_decay=5e-5)
@@ -88,15 +103,16 @@ def train_matting(recipe: MattingRecipe, crops: MattingCrops, folder: Path, prog
     last, strikes, kept_at = time.monotonic(), 0, time.monotonic()
     sums: dict[str, float] = {}
     try:
-        while spent < recipe.minutes * 60:
-            share = spent / (recipe.minutes * 60)
+        while (share := _spent(recipe, step, spent)) < 1:
             side, count = recipe.crops[min(int(share * len(recipe.crops)), len(recipe.crops) - 1)]
             rate = recipe.learning_rate * min(1.0, (step + 1) / _WARM_UP) * (0.01 + 0.99 * _cosine(share))
             for group in optimiser.param_groups:
                 group["lr"] = rate
             image, alpha = (torch.from_numpy(part) for part in crops.batch(step, side, count))
             mask = mask_from_alpha(alpha, torch.Generator().manual_seed(step))
-            loss = objective(network.train()(image, mask), mask, alpha, int(share * recipe.epochs))
+            loss = objective(
+                network.train()(image, mask, matte_prior=recipe.matte_prior), mask, alpha, int(share * recipe.epochs)
+            )
             optimiser.zero_grad(set_to_none=True)
             loss.total.backward()
             norm = nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -141,6 +157,12 @@ def averaged_so_far(recipe: MattingRecipe, folder: Path) -> nn.Module:
     if _resumed(folder, {"averaged": averaged})[0] == 0:
         raise TrainingError("There is no run in this folder", "Train first")
     return finished(averaged)
+
+
+def _spent(recipe: MattingRecipe, step: int, seconds: float) -> float:
+    """Share of the budget that is gone."""
+    by_time = seconds / (recipe.minutes * 60) if recipe.minutes > 0 else 1.0
+    return max(by_time, step / recipe.updates if recipe.updates else 0.0)
 
 
 def _cosine(share: float) -> float:

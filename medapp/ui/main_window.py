@@ -64,6 +64,7 @@ START_SIZE = QSize(1440, 900)
 _NARROW = 1280
 _NEED_SCAN = ("brush", "digit", "flow", "preset", "zoom", "fit", "layout", "toggle_overlays", "matte_view")
 _RIGHT_WIDTH, _LEFT_WIDTH = 300, 272
+_MATTING_HEIGHT, _LAYERS_HEIGHT = 500, 176
 _DOCKS = {
     "library": "Library",
     "layers": "Layers and mattes",
@@ -92,7 +93,7 @@ class MainWindow(QMainWindow):
         self.workspace = "review"
         self._layouts = LayoutKeeper()
         self._is_bare = self._has_workspace = False
-        self._was_painted = False
+        self._was_painted = self._has_made_room = False
         self._may_close = self._may_lose_edits = False
         self._hidden: list[QWidget] = []
 
@@ -306,6 +307,7 @@ class MainWindow(QMainWindow):
         self.depth_map.file_requested.connect(commands.open_depth_file)
         self.depth_map.export_requested.connect(commands.export_depth)
         self.restoring.models_changed.connect(lambda: self.proposals.set_segmenters(self.restoring.segmenters))
+        document.proposals_changed.connect(self._make_room_for_mattes)
         self.restoring.models_changed.connect(lambda: self.proposals.set_matting_models(self.restoring.matting_models))
         self.curate.series_requested.connect(self._review_series)
         self.curate.export_requested.connect(commands.export)
@@ -316,6 +318,16 @@ class MainWindow(QMainWindow):
         self.background.crashed.connect(self._say_crash)
         hints = QApplication.styleHints()
         hints.colorSchemeChanged.connect(lambda _scheme: self._apply_theme())
+
+    def _make_room_for_mattes(self) -> None:
+        """The first strip of masks gets the height it needs; afterwards the panels stay as the person wants them."""
+        dock = self.docks["proposals"]
+        if self.document.matting is not None and not self._has_made_room and dock.isVisible():
+            self._has_made_room = True
+            layers = self.docks["layers"]
+            height = layers.height() + dock.height()
+            wanted = max(dock.height(), min(_MATTING_HEIGHT, height - _LAYERS_HEIGHT))
+            self.resizeDocks([layers, dock], [height - wanted, wanted], Qt.Orientation.Vertical)
 
     # ------------------------------------------------------------------------------------------------------ workspaces
 

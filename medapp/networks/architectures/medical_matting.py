@@ -204,6 +204,7 @@ class MedicalMatting(nn.Module):
         mean_first: bool = False,
         tile_px: int = 0,
         check: Callable[[], None] | None = None,
+        matte_prior: bool = False,
     ) -> Matting:
         """Draw masks and matte them: from the prior in evaluation, from the posterior in training.
 
@@ -215,6 +216,8 @@ class MedicalMatting(nn.Module):
                 is the reparameterised draw.
             mean_first: The first draw is the mean of the prior: less variance of the alpha. Evaluation only.
             tile_px, check: Of the matting net, in evaluation; see ``MattingNet.forward``.
+            matte_prior: In training the matting net sees draws of the prior, as it will in evaluation, instead of the
+                published draws of the posterior, which has seen the label.
 
         Raises:
             ValueError: Shapes do not fit, or training without mask or posterior.
@@ -229,7 +232,7 @@ class MedicalMatting(nn.Module):
         if noise.shape != (image.shape[0], draws, self.latent_dim):
             raise ValueError(f"noise must be {(image.shape[0], draws, self.latent_dim)}, not {tuple(noise.shape)}")
         if self.training:
-            return self._train_step(image, mask, noise)
+            return self._train_step(image, mask, noise, matte_prior)
         prior = self.prob_unet.prior(image)
         if mean_first:
             noise = torch.cat([torch.zeros_like(noise[:, :1]), noise[:, 1:]], dim=1)
@@ -241,7 +244,7 @@ class MedicalMatting(nn.Module):
             alpha = self.matting_net(latent, image, uncertainty, tile_px, check)
         return Matting(masks, uncertainty, alpha, prior)
 
-    def _train_step(self, image: Tensor, mask: Tensor | None, noise: Tensor) -> Matting:
+    def _train_step(self, image: Tensor, mask: Tensor | None, noise: Tensor, matte_prior: bool) -> Matting:
         posterior_encoder = self.prob_unet.posterior
         if mask is None or posterior_encoder is None:
             raise ValueError("training needs a mask, and a network built with its posterior")
@@ -252,8 +255,10 @@ class MedicalMatting(nn.Module):
         features = self.prob_unet.unet(image)
         latent, score_map = self.prob_unet.fcomb(features, posterior.code(noise[:, 0]))
         # No gradient through these codes: the matting loss trains features and combination only.
-        codes = [posterior.code(noise[:, draw]).detach() for draw in range(1, noise.shape[1])]
-        _, masks = self._draw(features, codes)
+        drawn_from = prior if matte_prior else posterior
+        codes = [drawn_from.code(noise[:, draw]).detach() for draw in range(1, noise.shape[1])]
+        of_first, masks = self._draw(features, codes)
+        latent = of_first if matte_prior else latent
         uncertainty = binary_entropy(masks.mean(dim=1, keepdim=True))
         alpha = None if self.matting_net is None else self.matting_net(latent, image, uncertainty)
         return Matting(masks, uncertainty, alpha, prior, posterior, score_map, divergence(posterior, prior))
