@@ -149,7 +149,11 @@ PUBLISHED: Mapping[str, Published] = {
         _drmc,
         (_GROUP_RANGES[2],),
         "pet-synthesis",
-        limits=(_NOT_MEASURED, "The upper limit of the values is not published; 20 SUV is that of later work."),
+        limits=(
+            _NOT_MEASURED,
+            "The upper limit of the values is not published; 20 SUV is that of later work.",
+            "Checkpoints from before 2024-02-11 were trained with other gates or attention, which the file cannot tell.",
+        ),
     ),
     "rat": Published(
         _rat,

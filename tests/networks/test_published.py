@@ -55,6 +55,11 @@ def test_published_ranges_come_onto_the_card_and_a_modality_narrows_them(tmp_pat
     assert not any("--modality" in line for line in one.limits)
 
 
+def test_a_drmc_card_says_that_the_file_does_not_tell_its_revision(tmp_path):
+    _, path = _saved(tmp_path, "drmc")
+    assert any("before 2024-02-11" in line for line in import_published(path, tmp_path / "models", "drmc").limits)
+
+
 def test_rat_needs_to_be_told_its_range(tmp_path):
     _, path = _saved(tmp_path, "rat")
     with pytest.raises(WeightsError, match="does not say which scans") as told:

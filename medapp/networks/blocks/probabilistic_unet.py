@@ -60,7 +60,11 @@ class _Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """The deterministic half: features of the image at full size. No output layer."""
+    """The deterministic half: features of the image at full size. No output layer.
+
+    Reference:
+        Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015.
+    """
 
     def __init__(self, input_channels: int, num_filters: Sequence[int], batch_norm: bool = True) -> None:
         super().__init__()

@@ -6,7 +6,11 @@ from torch import Tensor, nn
 
 
 class Downsample(nn.Module):
-    """Halves the image and doubles the channels, by space-to-depth."""
+    """Halves the image and doubles the channels, by space-to-depth.
+
+    Reference:
+        Zamir et al., "Restormer: Efficient Transformer for High-Resolution Image Restoration", CVPR 2022, section 3.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -20,7 +24,12 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles the image and halves the channels, by depth-to-space."""
+    """Doubles the image and halves the channels, by depth-to-space.
+
+    Reference:
+        Zamir et al., "Restormer", CVPR 2022, section 3; Shi et al., "Real-Time Single Image and Video Super-Resolution
+        Using an Efficient Sub-Pixel Convolutional Neural Network", CVPR 2016.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()

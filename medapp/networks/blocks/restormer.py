@@ -40,7 +40,11 @@ class ChannelNorm(nn.Module):
 
 
 class TransposedAttention(nn.Module):
-    """Channel attention on queries, keys and values that saw their 3x3 neighbourhood."""
+    """Channel attention on queries, keys and values that saw their 3x3 neighbourhood.
+
+    Reference:
+        Zamir et al., "Restormer", CVPR 2022, section 3.1.
+    """
 
     def __init__(self, channels: int, heads: int, bias: bool = False) -> None:
         if heads < 1 or channels % heads:
@@ -58,7 +62,11 @@ class TransposedAttention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """Widens each pixel, looks at its 3x3 neighbourhood, and lets one half of the channels gate the other."""
+    """Widens each pixel, looks at its 3x3 neighbourhood, and lets one half of the channels gate the other.
+
+    Reference:
+        Zamir et al., "Restormer", CVPR 2022, section 3.2.
+    """
 
     def __init__(self, channels: int, expansion: float, bias: bool = False) -> None:
         super().__init__()

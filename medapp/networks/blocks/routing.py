@@ -146,7 +146,11 @@ class SparseExperts(nn.Module):
 
 
 class SpatialRouter(nn.Module):
-    """Adds to each pixel what its experts say."""
+    """Adds to each pixel what its experts say.
+
+    Reference:
+        Yang et al., "All-In-One Medical Image Restoration via Task-Adaptive Routing", MICCAI 2024, spatial routing.
+    """
 
     def __init__(self, channels: int, atom_dim: int, hidden: int) -> None:
         super().__init__()
@@ -163,7 +167,11 @@ class SpatialRouter(nn.Module):
 
 
 class ChannelRouter(nn.Module):
-    """Scales and shifts the channels of an image as the instruction says; changes nothing at the start of training."""
+    """Scales and shifts the channels of an image as the instruction says; changes nothing at the start of training.
+
+    Reference:
+        Yang et al., "All-In-One Medical Image Restoration via Task-Adaptive Routing", MICCAI 2024, channel routing.
+    """
 
     def __init__(self, channels: int, atom_dim: int) -> None:
         super().__init__()
