@@ -152,7 +152,7 @@ PUBLISHED: Mapping[str, Published] = {
         limits=(
             _NOT_MEASURED,
             "The upper limit of the values is not published; 20 SUV is that of later work.",
-            "Checkpoints from before 2024-02-11 were trained with other gates or attention, which the file cannot tell.",
+            "Checkpoints from before 2024-02-11 had other gates or attention, which the file cannot tell.",
         ),
     ),
     "rat": Published(
