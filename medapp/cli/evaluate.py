@@ -17,7 +17,7 @@ from medapp.progress import Progress, ProgressEvent
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``evaluate`` to the command line."""
     parser = subparsers.add_parser("evaluate", help="measure a task on held-out patients against classical methods")
-    parser.add_argument("--task", required=True, help="ct-denoise")
+    parser.add_argument("--task", required=True, help="ct-denoise, depth-completion or matting")
     parser.add_argument("--model", help="one model of the library; default: all models of the task")
     parser.add_argument("--models-dir", type=Path, help="look for models here instead of in the library")
     parser.add_argument("--data", type=Path, help="folder of scans; default: the val rows of $MEDAPP_SHARED/data")
@@ -30,7 +30,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; prints the result as JSON."""
+    if arguments.task == "depth-completion":
+        return _depth(arguments)
     from medapp.services.evaluate import card_figures, evaluate
+    from medapp.services.evaluate_mattes import TASK as MATTING
+    from medapp.services.evaluate_mattes import card_figures as matting_figures
+    from medapp.services.evaluate_mattes import evaluate_mattes
 
     data = arguments.data or paths.shared_data_dir()
     if not data.exists():
@@ -41,12 +46,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--update-card needs --model and --models-dir", "Say which card in which folder")
     shipped = arguments.models_dir or paths.shipped_models_dir()
     library = ModelLibrary(shipped, arguments.models_dir or paths.user_models_dir())
-    result = evaluate(
-        arguments.task, library, data, Progress(_show), arguments.model, arguments.slices, not arguments.quick
-    )
+    if arguments.task == MATTING:
+        result = evaluate_mattes(library, data, Progress(_show), arguments.model)
+    else:
+        result = evaluate(
+            arguments.task, library, data, Progress(_show), arguments.model, arguments.slices, not arguments.quick
+        )
     if arguments.update_card:
         card = library.card(arguments.model)
-        kept = replace(card, figures={**card.figures, **card_figures(result, card.id)})
+        figures = matting_figures(result) if arguments.task == MATTING else card_figures(result, card.id)
+        kept = replace(card, figures={**card.figures, **figures})
         (shipped / f"{card.id}.json").write_text(kept.to_json(), encoding="utf-8")
     text = json.dumps(result, indent=2)
     if arguments.json:
@@ -54,6 +63,25 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.json.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise UsageError("The result file cannot be written", "Choose another place with --json") from error
+    print(text)
+    return 0
+
+
+def _depth(arguments: argparse.Namespace) -> int:
+    """Depth completion has points instead of doses; the table is printed as JSON."""
+    from medapp.services.evaluate_depth import card_figures, evaluate_depth
+
+    shipped = arguments.models_dir or paths.shipped_models_dir()
+    library = ModelLibrary(shipped, arguments.models_dir or paths.user_models_dir())
+    data = arguments.data or paths.shared_data_dir()
+    result = evaluate_depth(library, data, Progress(_show), arguments.model, seeds=1 if arguments.quick else 3)
+    if arguments.update_card:
+        card = library.card(arguments.model)
+        kept = replace(card, figures=card_figures(result, card.id))
+        (shipped / f"{card.id}.json").write_text(kept.to_json(), encoding="utf-8")
+    text = json.dumps(result, indent=2)
+    if arguments.json:
+        arguments.json.write_text(text + "\n", encoding="utf-8")
     print(text)
     return 0
 

@@ -16,6 +16,7 @@ from medapp.networks.card import Card, Intake
 from medapp.networks.checkpoint import keep_weights
 from medapp.networks.registry import architecture
 from medapp.progress import Progress
+from medapp.training.completion import is_depth_recipe
 from medapp.training.data import CropSampler, load_slices, manifest_ct, patient_of, with_noise
 from medapp.training.inputs import REGION_ENGINE
 from medapp.training.loop import Trainer, cache_dir, tuning_pairs
@@ -40,6 +41,10 @@ def train(recipe_path: Path, out: Path, minutes: float, data_dir: Path, progress
         TrainingError: The recipe, the data or the run folder cannot be used.
         Cancelled: The user stopped it; the run can go on.
     """
+    if is_depth_recipe(recipe_path):
+        from medapp.services.train_depth import train_depth
+
+        return train_depth(recipe_path, out, minutes, data_dir, progress)
     recipe = read_recipe(recipe_path)
     if recipe.task not in TASKS:
         raise TrainingError(f"The task '{recipe.task}' cannot be trained", f"Tasks: {', '.join(TASKS)}")

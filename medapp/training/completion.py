@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -34,6 +35,7 @@ class CompletionRecipe:
     """How a depth-completion network is trained.
 
     Attributes:
+        name, version: Of the model.
         config: Of the architecture ``pddm``.
         minutes: Time budget; the learning rate falls to 0 over it along a cosine.
         updates: Budget as a number of updates instead, the same on every machine; 0 = by time.
@@ -44,6 +46,8 @@ class CompletionRecipe:
         seed: Of weights and data.
     """
 
+    name: str = "depth"
+    version: str = "1"
     config: Mapping[str, Any] = field(default_factory=dict)
     minutes: float = 60.0
     updates: int = 0
@@ -54,16 +58,47 @@ class CompletionRecipe:
     seed: int = 0
 
 
+TASK = "depth-completion"
+
+
+def is_depth_recipe(path: Path) -> bool:
+    """A recipe file that says so; what cannot be read is left to others to refuse."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(entries, dict) and entries.get("task") == TASK
+
+
+def read_completion_recipe(path: Path) -> CompletionRecipe:
+    """A recipe from JSON.
+
+    Raises:
+        TrainingError: It cannot be read, or something in it is missing, surplus or of the wrong kind.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries.pop("task")
+        recipe = CompletionRecipe(**entries)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise TrainingError("The depth recipe cannot be used", "Compare it with one in models/") from error
+    numbers = (recipe.minutes, recipe.batch, recipe.crop_px, recipe.learning_rate)
+    if not all(isinstance(n, int | float) and n > 0 for n in numbers) or not 0 < recipe.average < 1:
+        raise TrainingError("A number of the depth recipe is not above 0", "Compare it with one in models/")
+    return recipe
+
+
 def train_completion(
-    recipe: CompletionRecipe, frames: Sequence[DepthFrame], folder: Path, progress: Progress
+    recipe: CompletionRecipe, frames: Sequence[DepthFrame], folder: Path, progress: Progress, minutes: float = math.inf
 ) -> nn.Module:
     """Train until the budget is spent; the averaged network in evaluation mode.
 
     Args:
-        recipe: What and how long.
+        recipe: What and how long in all.
         frames: With dense depth.
         folder: Keeps ``state.pt``; a second call with the same folder goes on.
-        progress: Told the loss now and then; notices Stop, after which the state is kept.
+        progress: Told the loss now and then; notices Stop, after which the state of the last two minutes is lost.
+        minutes: Return after so long, with the budget not spent; the next call goes on.
 
     Raises:
         TrainingError: The loss stays without a finite value.
@@ -111,7 +146,7 @@ def train_completion(
             return iteration / recipe.updates
         return (spent + time.perf_counter() - since) / (60 * recipe.minutes)
 
-    while (share := share_spent()) < 1:
+    while (share := share_spent()) < 1 and time.perf_counter() - since < 60 * minutes:
         rate = 0.5 * (1 + math.cos(math.pi * share)) * min(1.0, (iteration + 1) / _WARM_UP)
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * max(rate, 1e-3)

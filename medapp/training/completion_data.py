@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from torch import Tensor
 from medapp.errors import TrainingError
 from medapp.networks.blocks.depth_prior import local_prior
 from medapp.scan.depth import read_depth
-from medapp.scan.depth_scale import DepthScale
+from medapp.scan.depth_scale import DepthScale, parse_scale
 from medapp.scan.reading import read_scan
 
+_DEPTH_END = "_depth.png"
 PATTERNS = ("uniform", "grid", "keypoints", "lines", "half")
 
 
@@ -71,6 +74,40 @@ def read_frame(rgb_path: Path, depth_path: Path, scale: DepthScale, most_side_px
     return DepthFrame(
         rgb_path.stem.removesuffix("_rgb"), np.rint(smaller).astype(np.uint8), depth[middle:H:factor, middle:W:factor]
     )
+
+
+def manifest_depth(data_dir: Path, kind: str) -> list[dict[str, str]]:
+    """The depth maps of a kind (``train`` or ``val``) in ``MANIFEST.csv``, sorted by path.
+
+    Raises:
+        TrainingError: The folder has no manifest, or no depth map of that kind.
+    """
+    try:
+        with (data_dir / "MANIFEST.csv").open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["kind"] == kind and row["path"].endswith(_DEPTH_END)]
+    except OSError as error:
+        raise TrainingError(
+            "The data folder has no MANIFEST.csv", "Set MEDAPP_SHARED to the folder that holds data/, or use --data"
+        ) from error
+    if not rows:
+        raise TrainingError(f"There are no depth maps for {kind} in this folder.", "Files end in _depth.png.")
+    return sorted(rows, key=lambda row: row["path"])
+
+
+def manifest_frames(data_dir: Path, rows: Sequence[Mapping[str, str]]) -> list[DepthFrame]:
+    """The frames of manifest rows, each read by the scale that its row states (``16-bit, 0.02 mm``, ``16-bit mm``).
+
+    Raises:
+        DepthScaleError: A row states no scale.
+    """
+    frames = []
+    for row in rows:
+        stated = re.search(r"16-bit(?:, ([0-9.]+))? mm", row["modality"])
+        step = (stated[1] or "1") if stated else ""
+        scale = parse_scale(f"unit=mm,scale={step},invalid=0;65535" if stated else "")  # 65535: beyond what it can hold
+        path = data_dir / row["path"]
+        frames.append(read_frame(path.with_name(path.name.replace(_DEPTH_END, "_rgb.jpg")), path, scale))
+    return frames
 
 
 def pick_points(

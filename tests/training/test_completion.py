@@ -100,9 +100,12 @@ def test_batches_hold_what_the_network_takes():
 def test_training_lowers_the_error_goes_on_and_can_be_stopped(tmp_path):
     frames = [_frame(n) for n in range(6)]
     torch.manual_seed(0)
-    recipe = CompletionRecipe(CONFIG, updates=30, batch=2, crop_px=32, average=0.9)
+    recipe = CompletionRecipe(config=CONFIG, updates=30, batch=2, crop_px=32, average=0.9)
     first = train_completion(
-        CompletionRecipe(CONFIG, updates=1, batch=2, crop_px=32, average=0.9), frames, tmp_path / "none", Progress()
+        CompletionRecipe(config=CONFIG, updates=1, batch=2, crop_px=32, average=0.9),
+        frames,
+        tmp_path / "none",
+        Progress(),
     )
     network = train_completion(recipe, frames, tmp_path / "run", Progress())
 
