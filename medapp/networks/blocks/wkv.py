@@ -14,8 +14,11 @@ FLOAT32_DECAY_LIMIT = 50.0
 """Above it the position factors of float32 sums overflow, and float64 is used."""
 FLOAT64_DECAY_LIMIT = 400.0
 """Above it the float64 sums overflow too, and the associative scan takes over."""
-GROUP_ELEMENTS = 4_000_000
-"""Tokens times channels that are processed at once when no gradient is asked for; bounds the temporaries."""
+GROUP_ELEMENTS = 3_000_000
+"""Tokens times channels that are processed at once when no gradient is asked for; bounds the temporaries.
+
+Twice as many float32 stay below the size that the workers' allocator hands back to the system after every use.
+"""
 
 
 def bidirectional_wkv(key: Tensor, value: Tensor, decay: Tensor, bonus: Tensor) -> Tensor:
@@ -56,12 +59,10 @@ def _wkv(key: Tensor, value: Tensor, decay: Tensor, bonus: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return weigh(key.to(dtype), value.to(dtype), w, u).to(value.dtype)
     groups = max(1, min(key.shape[1], -(-key.numel() // GROUP_ELEMENTS)))
-    edges = [round(i * key.shape[1] / groups) for i in range(groups + 1)]
-    parts = [
-        weigh(key[:, a:b].to(dtype), value[:, a:b].to(dtype), w[a:b], u[a:b]).to(value.dtype)
-        for a, b in pairwise(edges)
-    ]
-    return parts[0] if groups == 1 else torch.cat(parts, dim=1)
+    mixed = torch.empty_like(value)
+    for a, b in pairwise(round(i * key.shape[1] / groups) for i in range(groups + 1)):
+        mixed[:, a:b] = weigh(key[:, a:b].to(dtype), value[:, a:b].to(dtype), w[a:b], u[a:b])
+    return mixed
 
 
 def _wkv_by_blocks(key: Tensor, value: Tensor, w: Tensor, u: Tensor) -> Tensor:
