@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from medapp.services.train import train
+    from medapp.services.train_matting import is_matting_recipe, train_matting_model
 
     if arguments.threads > 0:
         torch.set_num_threads(arguments.threads)
@@ -39,7 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())  # a polite kill keeps the last iteration
     data_dir = arguments.data or paths.shared_data_dir()
-    result = train(arguments.recipe, arguments.out, arguments.minutes, data_dir, Progress(_Lines(), stop.is_set))
+    progress = Progress(_Lines(), stop.is_set)
+    if is_matting_recipe(arguments.recipe):
+        result = train_matting_model(arguments.recipe, arguments.out, arguments.minutes, data_dir, progress)
+    else:
+        result = train(arguments.recipe, arguments.out, arguments.minutes, data_dir, progress)
     print(json.dumps(result))
     return 0
 
