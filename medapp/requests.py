@@ -123,6 +123,11 @@ class RegionMapRequest(SliceRequest):
 
     model_id: str = ""
 
+    @property
+    def lane(self) -> Lane:
+        """The tree needs no torch, and should not wait behind a volume."""
+        return "batch" if self.model_id else "reader"
+
 
 @dataclass(frozen=True)
 class RefineRequest(SliceRequest):
