@@ -220,6 +220,9 @@ def _plan_item(
         wanted -= {"seg", "seg-binary"}
     if "derived" in wanted and item.kind == "original":
         wanted.discard("derived")
+    elif "derived" in wanted and item.kind == "depth":
+        problems.append(f"{name}: no derived DICOM series, because depths are lengths; it is written as PNG.")
+        wanted.discard("derived")
     elif "derived" in wanted and (reason := why_no_derived(scan, headers.slices)):
         problems.append(f"{name}: no derived DICOM series, because {reason}.")
         wanted.discard("derived")

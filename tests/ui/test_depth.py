@@ -118,6 +118,21 @@ def test_a_point_without_a_depth_does_not_count(window, qtbot, frame):
     assert frame.tool == "navigate"
 
 
+def test_points_are_placed_and_moved_by_keyboard(window, qtbot, frame):
+    frame.set_tool("depth")
+    view = _view(window)
+    view.setFocus()
+    frame.set_position((0, 20, 30))
+    QTest.keyClick(view, Qt.Key.Key_Right, Qt.KeyboardModifier.ShiftModifier)
+    QTest.keyClick(view, Qt.Key.Key_Return)
+    _type(window, "25")
+    assert frame.depth.points == ((40.0, 20.0, 25.0),)
+    QTest.keyClick(view, Qt.Key.Key_Down)
+    assert frame.depth.points == ((40.0, 21.0, 25.0),)
+    QTest.keyClick(view, Qt.Key.Key_Delete)
+    assert frame.depth.points == ()
+
+
 def test_points_stay_with_the_project(window, make_window, qtbot, frame):
     _place(window, (20, 15, 31.5))
     path = frame.project.path

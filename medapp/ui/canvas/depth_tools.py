@@ -122,9 +122,30 @@ class DepthPointTool(Tool):
             return True
         return self._state.drop_pending()
 
-    def delete_selected(self) -> bool:
-        """Remove the selected point; False when there is none."""
-        return self._state.delete(self._state.selected)
+    def place_at_keyboard(self) -> bool:
+        """Enter: a point at the crosshair, whose depth is typed next."""
+        _, y, x = self.document.position_zyx
+        if self.view.axis != 0 or not self._state.can_measure or self._state.pending is not None:
+            return False
+        self._is_mine = True
+        self._state.place(x, y)
+        return True
+
+    def nudge(self, dx: float, dy: float) -> None:
+        """Arrow keys: move the selected point, or the crosshair where the next one goes."""
+        index, scan = self._state.selected, self.document.original
+        if scan is None:
+            return
+        z, y, x = self.document.position_zyx
+        if index >= 0:
+            x, y = round(self._state.points[index][0]), round(self._state.points[index][1])
+        H, W = scan.shape[1:3]
+        x, y = min(max(x + round(dx), 0), W - 1), min(max(y + round(dy), 0), H - 1)
+        if index >= 0:
+            self._state.move(index, x, y)
+        else:
+            self.document.set_position((z, y, x))
+            self.view.update()
 
     def _near(self, position: QPointF) -> int:
         ways = [math.dist(_xy(self.view.annotation_point(x, y)), _xy(position)) for x, y, _ in self._state.points]
@@ -234,6 +255,8 @@ def draw_depth_marks(painter: QPainter, view: Viewport, exposed: QRect) -> None:
             side = Qt.AlignmentFlag.AlignRight if is_at_edge else Qt.AlignmentFlag.AlignLeft
             at_label = QPointF(dot.x() + (-10 if is_at_edge else 10), dot.y() - 9)
             view.texts.draw(painter, f"{depth:g} mm", at_label, side)
+        if view.shows_keyboard_place and state.pending is None and state.selected < 0:
+            _draw_dot(painter, place(*view.document.position_zyx[:0:-1]), theme.DARK.accent, True)  # where Enter places
         if state.pending is not None:
             _draw_dot(painter, place(*state.pending), theme.DARK.text, True)
         if state.ruler is not None and state.has_map_here:

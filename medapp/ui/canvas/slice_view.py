@@ -19,6 +19,7 @@ from PySide6.QtWidgets import QWidget
 
 from medapp.annotation.brush import PlaneBox
 from medapp.ui.canvas import view_text
+from medapp.ui.canvas.depth_tools import DepthPointTool
 from medapp.ui.canvas.overlay import dirty_rect
 from medapp.ui.canvas.paint_tools import PaintTool
 from medapp.ui.canvas.prompt_tool import PromptTool
@@ -359,6 +360,9 @@ class SliceView(Viewport):
         if key in arrows and self._tool is prompts and isinstance(prompts, PromptTool):
             far = 10 if shift else 1
             prompts.nudge(arrows[key][0] * far, arrows[key][1] * far)
+        elif key in arrows and isinstance(self._tool, DepthPointTool):
+            far = 10 if shift else 1
+            self._tool.nudge(arrows[key][0] * far, arrows[key][1] * far)
         elif key in (Qt.Key.Key_Left, Qt.Key.Key_Right) and self.content.mode == "swipe":
             way = 0.01 if key == Qt.Key.Key_Right else -0.01
             self.document.set_divider(self.document.divider + way * (10 if shift else 1))
@@ -389,6 +393,8 @@ class SliceView(Viewport):
         prompts = self.tools["prompt"]
         if isinstance(prompts, PromptTool) and self._tool is prompts and prompts.place_at_keyboard():
             return True
+        if isinstance(self._tool, DepthPointTool):
+            return self._tool.place_at_keyboard()
         if self.document.candidate is None:
             return False
         self.document.accept_candidate()

@@ -308,7 +308,8 @@ class Viewport(QWidget):
             prompts = self.tools["prompt"]
             if self._tool is prompts or self.document.prompts:
                 prompts.draw(painter, visible)
-        if self.document.depth.is_shown or self._tool.name in ("depth", "ruler"):
+        is_depth_tool = self._tool.name in ("depth", "ruler")
+        if is_depth_tool or (self.document.depth.is_shown and self.document.overlays_visible):
             draw_depth_marks(painter, self, exposed)
         if self._tool is not self.tools["prompt"]:
             self._tool.draw(painter, visible)
@@ -340,6 +341,11 @@ class Viewport(QWidget):
             painter.setPen(QPen(QColor(theme.DARK.accent), 2))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawRect(self.rect().adjusted(1, 1, -1, -1))
+
+    @property
+    def shows_keyboard_place(self) -> bool:
+        """The keyboard came here and holds the tool that places measured depths."""
+        return self._came_by_key and self.hasFocus() and self._tool.name == "depth"
 
     @property
     def divider_x(self) -> int:
