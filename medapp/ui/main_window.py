@@ -64,7 +64,7 @@ START_SIZE = QSize(1440, 900)
 _NARROW = 1280
 _NEED_SCAN = ("brush", "digit", "flow", "preset", "zoom", "fit", "layout", "toggle_overlays", "matte_view")
 _RIGHT_WIDTH, _LEFT_WIDTH = 300, 272
-_MATTING_HEIGHT, _LAYERS_HEIGHT = 500, 176
+_MATTING_HEIGHT, _LAYERS_HEIGHT = 560, 160
 _DOCKS = {
     "library": "Library",
     "layers": "Layers and mattes",
