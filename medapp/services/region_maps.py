@@ -14,7 +14,7 @@ from medapp.annotation.accepted import accepted_masks, masks_sha256
 from medapp.annotation.annotation import Annotation
 from medapp.errors import ProjectError
 from medapp.progress import Progress
-from medapp.regions.region_map import paint_mattes, region_map_from_masks, region_map_from_tree
+from medapp.regions.region_map import checked_labels, paint_mattes, region_map_from_masks, region_map_from_tree
 from medapp.regions.region_tree_builder import build_region_tree
 from medapp.regions.segmenter import TREE_NAME
 from medapp.requests import RegionMapRequest, RegionMapResult
@@ -151,11 +151,12 @@ def _make(
     values = plane_values(project.scan(series_id), slice_index, axis)
     found = engine_regions(values, window, model_id, workspace, progress)
     masks, seq = _accepted(workspace, project, series_id, slice_index, axis)
+    labels = checked_labels(paint_mattes(found.labels, masks), (values.shape[0], values.shape[1]))
     progress.check()
     number = project.add_region_map(
         series_id,
         slice_index,
-        paint_mattes(found.labels, masks),
+        labels,
         axis=axis,
         engine=found.engine,
         engine_id=model_id,

@@ -147,6 +147,8 @@ _SPECS: tuple[ActionSpec, ...] = (
     ActionSpec("slice_go", "Go to slice…", ("Ctrl+G",), "By its number", "Image", 1, "hash"),
     ActionSpec("restore_run", "Run on series", (), "Restore every slice with the chosen model", "Image", 2, "sparkle"),
     ActionSpec("restore_preview", "Preview restoration", (), "Restore the slice on screen", "Image", 2, "eye"),
+    ActionSpec("regions_find", "Find regions", (), "Of this slice, for the chosen model", "Image", 2, "polygon"),
+    ActionSpec("regions_show", "Show or hide regions", (), "Over the image, in Restore", "Image", 2, "polygon"),
     ActionSpec(
         "depth_file", "Open depth file…", (), "Sparse depths of this frame, of a stated scale", "Image", 3, "file"
     ),

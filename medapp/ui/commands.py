@@ -102,6 +102,8 @@ class Commands:
             "slice_go": self.go_to_slice,
             "restore_run": window.restoring.run,
             "restore_preview": window.restoring.start_preview,
+            "regions_find": window.region_maps.find,
+            "regions_show": lambda: document.regions.set_visible(not document.regions.is_visible),
             "depth_file": self.open_depth_file,
             "depth_run": window.depth_mode.run,
             "depth_export": self.export_depth,

@@ -278,6 +278,7 @@ class MainWindow(QMainWindow):
             document.overlays_changed,
             document.brush_changed,
             self.restoring.choice_changed,
+            self.region_maps.changed,
             self.depth_mode.choice_changed,
             self.depth_mode.result_changed,
         ):
@@ -459,6 +460,10 @@ class MainWindow(QMainWindow):
                 enabled = self.depth_mode.can_run
             elif name in ("tool_ruler", "depth_export"):
                 enabled = document.depth.map is not None
+            elif name == "regions_find":
+                enabled = self.region_maps.can_find and not self.region_maps.is_finding
+            elif name == "regions_show":
+                enabled = self.region_maps.map is not None
             elif name in ("restore_run", "restore_preview"):
                 enabled = has_series and self.restoring.can_run
             elif spec.menu == "Image" or spec.is_tool or name.startswith(_NEED_SCAN):

@@ -107,6 +107,9 @@ def test_regions_are_found_counted_and_lie_over_the_image(opened, qtbot):
     assert not opened.document.regions.is_visible
     assert np.array_equal(picture(opened), painted)
     tick(opened.restore.regions.shown)
+    opened.actions_by_name["regions_show"].trigger()
+    assert not opened.restore.regions.shown.isChecked()
+    opened.actions_by_name["regions_show"].trigger()
     opened.restore.regions.opacity.slider.setFocus()
     QTest.keyClick(opened.restore.regions.opacity.slider, Qt.Key.Key_Home)
     assert opened.document.regions.opacity == 0
@@ -209,6 +212,7 @@ def test_models_that_need_no_regions_show_none_of_it(opened, qtbot):
     opened.restoring.choose("filter-nlm")
     assert not opened.restore.regions.isVisible()
     assert not opened.document.regions.is_open
+    assert not opened.actions_by_name["regions_find"].isEnabled()
     assert not opened.grid.views[0].regions.is_shown(opened.document, opened.grid.views[0].annotation_at)
     assert len([r for r in opened.bridge._queue.requests if isinstance(r, RegionMapRequest)]) == 1
 
