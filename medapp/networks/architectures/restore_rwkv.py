@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from medapp.networks.blocks.omni_shift import OmniShift, accept_deployed_kernel
 from medapp.networks.blocks.resampling import Downsample, Upsample
-from medapp.networks.blocks.wkv import bidirectional_wkv
+from medapp.networks.blocks.wkv import bidirectional_wkv, channel_groups
 
 PASSES = 2
 """One along the rows, one along the columns."""
+HIDDEN_ELEMENTS = 1_000_000
+"""Of the widest tensor that a channel mix makes at once in inference on a CPU, so that it stays in the cache."""
 
 
 class SpatialMix(nn.Module):
@@ -33,16 +35,26 @@ class SpatialMix(nn.Module):
         batch, height, width, channels = features.shape
         shifted = _shift(self.omni_shift, features).reshape(batch, height * width, channels)
         by_channel = shifted.transpose(1, 2)  # (B, C, T): a view; the products below read it as it lies
-        gate = torch.matmul(self.receptance.weight, by_channel).sigmoid()
-        key = torch.matmul(self.key.weight, by_channel)
-        value = torch.matmul(self.value.weight, by_channel)
+        groups = channel_groups(by_channel)
+        if len(groups) == 1:
+            mixed = self._mix(by_channel, slice(None), height, width)
+        else:
+            mixed = torch.empty_like(by_channel, memory_format=torch.contiguous_format)
+            for group in groups:
+                mixed[:, group] = self._mix(by_channel, group, height, width)
+        return self.output(mixed.transpose(1, 2)).view(batch, height, width, channels)
+
+    def _mix(self, tokens: Tensor, group: slice, height: int, width: int) -> Tensor:
+        """These channels of all tokens, ``(B, c, T)``, from ``(B, C, T)``; no channel needs another from here on."""
+        key = torch.matmul(self.key.weight[group], tokens)
+        value = torch.matmul(self.value.weight[group], tokens)
         for index in range(PASSES):
             by_rows = index % 2 == 0
             k = key if by_rows else _turn(key, height, width)
             v = value if by_rows else _turn(value, height, width)
-            mixed = bidirectional_wkv(k, v, self.spatial_decay[index], self.spatial_first[index])
+            mixed = bidirectional_wkv(k, v, self.spatial_decay[index, group], self.spatial_first[index, group])
             value = mixed if by_rows else _turn(mixed, width, height)
-        return self.output((gate * value).transpose(1, 2)).view(batch, height, width, channels)
+        return torch.matmul(self.receptance.weight[group], tokens).sigmoid() * value
 
 
 class ChannelMix(nn.Module):
@@ -58,9 +70,19 @@ class ChannelMix(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """``(B, H, W, C)`` in; same shape out."""
         shifted = _shift(self.omni_shift, features)
-        hidden = self.key(shifted).relu_()  # (B, H, W, 4C)
+        if torch.is_grad_enabled() or shifted.device.type != "cpu":
+            return self._mix(shifted)
+        step = max(1, HIDDEN_ELEMENTS // self.key.out_features)
+        tokens = shifted.flatten(0, 2)  # (B * H * W, C)
+        mixed = torch.empty_like(tokens)
+        for part, result in zip(tokens.split(step), mixed.split(step), strict=True):
+            result.copy_(self._mix(part))
+        return mixed.view(shifted.shape)
+
+    def _mix(self, tokens: Tensor) -> Tensor:
+        hidden = self.key(tokens).relu_()  # (..., 4C)
         hidden = hidden * hidden
-        return self.receptance(shifted).sigmoid() * self.value(hidden)
+        return self.receptance(tokens).sigmoid() * self.value(hidden)
 
 
 class Block(nn.Module):
@@ -78,8 +100,8 @@ class Block(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """``(B, C, H, W)`` in; same shape out."""
         tokens = features.permute(0, 2, 3, 1)  # (B, H, W, C): a view of channels-last memory
-        tokens = tokens + self.gamma1 * self.att(self.ln1(tokens))
-        tokens = tokens + self.gamma2 * self.ffn(self.ln2(tokens))
+        tokens = torch.addcmul(tokens, self.gamma1, self.att(self.ln1(tokens)))
+        tokens = torch.addcmul(tokens, self.gamma2, self.ffn(self.ln2(tokens)))
         return tokens.permute(0, 3, 1, 2)
 
 

@@ -19,6 +19,8 @@ GROUP_ELEMENTS = 3_000_000
 
 Twice as many float32 stay below the size that the workers' allocator hands back to the system after every use.
 """
+GPU_FACTOR = 32
+"""Of larger groups there: a GPU wants much work at once."""
 
 
 def bidirectional_wkv(key: Tensor, value: Tensor, decay: Tensor, bonus: Tensor) -> Tensor:
@@ -56,13 +58,21 @@ def _wkv(key: Tensor, value: Tensor, decay: Tensor, bonus: Tensor) -> Tensor:
         weigh = _wkv_by_blocks
     w = decay.to(dtype) / tokens
     u = bonus.to(dtype) / tokens
-    if torch.is_grad_enabled():
+    groups = channel_groups(key)
+    if len(groups) == 1:
         return weigh(key.to(dtype), value.to(dtype), w, u).to(value.dtype)
-    groups = max(1, min(key.shape[1], -(-key.numel() // GROUP_ELEMENTS)))
-    mixed = torch.empty_like(value)
-    for a, b in pairwise(round(i * key.shape[1] / groups) for i in range(groups + 1)):
-        mixed[:, a:b] = weigh(key[:, a:b].to(dtype), value[:, a:b].to(dtype), w[a:b], u[a:b])
+    mixed = torch.empty_like(value, memory_format=torch.contiguous_format)
+    for group in groups:
+        mixed[:, group] = weigh(key[:, group].to(dtype), value[:, group].to(dtype), w[group], u[group])
     return mixed
+
+
+def channel_groups(tokens: Tensor) -> list[slice]:
+    """Channels of ``(B, C, T)`` to be processed together: all where a gradient is asked for, else so many as fit."""
+    channels = tokens.shape[1]
+    most = GROUP_ELEMENTS if tokens.device.type == "cpu" else GPU_FACTOR * GROUP_ELEMENTS
+    groups = 1 if torch.is_grad_enabled() else max(1, min(channels, -(-tokens.numel() // most)))
+    return [slice(a, b) for a, b in pairwise(round(i * channels / groups) for i in range(groups + 1))]
 
 
 def _wkv_by_blocks(key: Tensor, value: Tensor, w: Tensor, u: Tensor) -> Tensor:
