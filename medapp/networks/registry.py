@@ -95,8 +95,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         min_side_px=8,
         channels=lambda config: int(config.get("inp_channels", 1)),
         global_quantities=("WKV decay",),
-        # measured: the widest tensors are 4 x 2 dim channels at half size, or 2 dim at full size
-        bytes_per_px=lambda config: 160 * int(config.get("dim", 48)),
+        # measured: half a dozen tensors of 2 dim channels at full size, and the pieces that are worked on at once
+        bytes_per_px=lambda config: 120 * int(config.get("dim", 48)),
     ),
     "sgsgan": Architecture(
         title="SGSGAN-style",
