@@ -196,14 +196,17 @@ def test_a_search_can_be_cancelled_and_stores_nothing(opened, qtbot, monkeypatch
 
     monkeypatch.setattr(service, "engine_regions", endless)
     view = opened.restore.regions
-    QTest.mouseClick(view.find, LEFT)
+    view.find.setFocus()
+    QTest.keyClick(view.find, Qt.Key.Key_Space)
     qtbot.waitUntil(lambda: is_there.is_set() and view._bar.value() == 1, timeout=10000)
     assert "Finding regions · 1 of 16" in said(opened)
     assert not view.find.isVisible()
-    QTest.mouseClick(view.cancel, LEFT)
+    assert view.cancel.hasFocus()
+    QTest.keyClick(view.cancel, Qt.Key.Key_Space)
     assert "Cancelling…" in said(opened)
     qtbot.waitUntil(lambda: not opened.region_maps.is_finding, timeout=10000)
     assert view.find.isVisible()
+    assert view.find.hasFocus()
     assert opened.document.project.region_maps(opened.restoring.series_id) == ()
 
 

@@ -93,9 +93,12 @@ class RegionsView(QWidget):
         self._trained.setProperty("role", "processed" if regions.is_other_engine else "secondary")
         refresh_style(self._trained)
 
+        had_focus = self.find.hasFocus() or self.cancel.hasFocus()
+        self._searching.setVisible(regions.is_finding)
         self.find.setVisible(not regions.is_finding)
         self.find.setEnabled(regions.can_find)
-        self._searching.setVisible(regions.is_finding)
+        if had_focus:  # one takes the other's place, also for the keyboard
+            (self.cancel if regions.is_finding else self.find).setFocus()
         self._bar.setRange(0, max(regions.total, 0))  # 0 to 0 moves without end
         self._bar.setValue(regions.done)
         counted = f" · {regions.done} of {regions.total}" if regions.total else ""
@@ -103,6 +106,7 @@ class RegionsView(QWidget):
 
         found = regions.map
         self._found.setText(found_text(found))
+        self._found.setVisible(found is not None or not regions.is_finding)
         self._old.setText("Out of date: mattes have changed since. Restoring finds the regions again.")
         self._old.setVisible(found is not None and regions.is_out_of_date)
         state = self._document.regions
