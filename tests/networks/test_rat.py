@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from medapp.errors import WeightsError
 from medapp.networks.architectures.rat import RAT, drop_loss_keys
+from medapp.networks.blocks import pieces
 from medapp.networks.blocks.region_attention import DensePlan, RegionAttention, RegionPlan
 from medapp.networks.registry import architecture, build_network
 from medapp.paths import shared_data_dir
@@ -236,3 +237,12 @@ def test_training_checkpoints_lose_the_weights_of_their_loss():
     published = {**weights, "loss_fun.kernel": torch.zeros(3)}
     assert drop_loss_keys(published).keys() == weights.keys()
     assert architecture("rat").inputs == ("region_map",)
+
+
+def test_pieces_of_a_large_slice_give_the_same_image(monkeypatch):
+    network, image, region_map = _toy(), torch.rand(2, 1, 32, 48), _patches(32, 48).expand(2, -1, -1)
+    with torch.no_grad():
+        whole = network(image, region_map=region_map)
+        monkeypatch.setattr(pieces, "PIECE_ELEMENTS", 1000)
+
+        torch.testing.assert_close(network(image, region_map=region_map), whole, rtol=0, atol=1e-5)

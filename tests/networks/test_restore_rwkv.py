@@ -7,9 +7,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from medapp.networks.architectures import restore_rwkv
 from medapp.networks.architectures.restore_rwkv import RestoreRWKV, drop_derived_keys
-from medapp.networks.blocks import wkv
+from medapp.networks.blocks import pieces, wkv
 from medapp.paths import shared_data_dir
 
 TOY = {"dim": 4, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1}
@@ -122,7 +121,7 @@ def test_pieces_of_a_large_slice_give_the_same_image(monkeypatch):
     network, image = _toy().eval(), torch.rand(2, 1, 24, 16)
     with torch.no_grad():
         whole = network(image)
-        monkeypatch.setattr(restore_rwkv, "HIDDEN_ELEMENTS", 100)
+        monkeypatch.setattr(pieces, "PIECE_ELEMENTS", 100)
         monkeypatch.setattr(wkv, "GROUP_ELEMENTS", 500)
 
         torch.testing.assert_close(network(image), whole, rtol=0, atol=1e-5)

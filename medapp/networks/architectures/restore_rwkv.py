@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from medapp.networks.blocks.omni_shift import OmniShift, accept_deployed_kernel
+from medapp.networks.blocks.pieces import by_pieces
 from medapp.networks.blocks.resampling import Downsample, Upsample
 from medapp.networks.blocks.wkv import bidirectional_wkv, channel_groups
 
 PASSES = 2
 """One along the rows, one along the columns."""
-HIDDEN_ELEMENTS = 1_000_000
-"""Of the widest tensor that a channel mix makes at once in inference on a CPU, so that it stays in the cache."""
 
 
 class SpatialMix(nn.Module):
@@ -70,14 +69,7 @@ class ChannelMix(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """``(B, H, W, C)`` in; same shape out."""
         shifted = _shift(self.omni_shift, features)
-        if torch.is_grad_enabled() or shifted.device.type != "cpu":
-            return self._mix(shifted)
-        step = max(1, HIDDEN_ELEMENTS // self.key.out_features)
-        tokens = shifted.flatten(0, 2)  # (B * H * W, C)
-        mixed = torch.empty_like(tokens)
-        for part, result in zip(tokens.split(step), mixed.split(step), strict=True):
-            result.copy_(self._mix(part))
-        return mixed.view(shifted.shape)
+        return by_pieces(self._mix, shifted, self.key.out_features)
 
     def _mix(self, tokens: Tensor) -> Tensor:
         hidden = self.key(tokens).relu_()  # (..., 4C)

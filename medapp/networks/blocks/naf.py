@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medapp.networks.blocks.pieces import by_pieces
+
 NORM_EPSILON = 1e-6
 """Of every layer norm in NAFNet and its descendants; torch's own default is ten times larger."""
 
@@ -37,8 +39,7 @@ class NafBlock(nn.Module):
         """``(B, C, H, W)`` in, fastest in channels-last memory; same shape out."""
         pixels = features.permute(0, 2, 3, 1)  # (B, H, W, C): a view of channels-last memory
         pixels = torch.addcmul(pixels, self._spatial(pixels), self.beta.flatten())
-        pixels = torch.addcmul(pixels, self._channelwise(pixels), self.gamma.flatten())
-        return pixels.permute(0, 3, 1, 2)
+        return by_pieces(self._channelwise, pixels, self.conv4.out_channels).permute(0, 3, 1, 2)
 
     def _spatial(self, pixels: Tensor) -> Tensor:
         wide = pointwise(self.conv1, self.norm1(pixels)).permute(0, 3, 1, 2)
@@ -47,7 +48,8 @@ class NafBlock(nn.Module):
         return pointwise(self.conv3, gated * weight)
 
     def _channelwise(self, pixels: Tensor) -> Tensor:
-        return pointwise(self.conv5, _gate(pointwise(self.conv4, self.norm2(pixels))))
+        change = pointwise(self.conv5, _gate(pointwise(self.conv4, self.norm2(pixels))))
+        return torch.addcmul(pixels, change, self.gamma.flatten())
 
 
 def pointwise(convolution: nn.Conv2d, tokens: Tensor) -> Tensor:
@@ -56,6 +58,6 @@ def pointwise(convolution: nn.Conv2d, tokens: Tensor) -> Tensor:
 
 
 def _gate(pixels: Tensor) -> Tensor:
-    """``(B, H, W, 2C)`` to ``(B, H, W, C)``: one half times the other."""
-    first, second = pixels.chunk(2, dim=3)
+    """``(..., 2C)`` to ``(..., C)``: one half times the other."""
+    first, second = pixels.chunk(2, dim=-1)
     return first * second
