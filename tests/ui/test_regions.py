@@ -68,7 +68,7 @@ def tick(box):
 
 def find(window, qtbot):
     before = window.region_maps.map
-    QTest.mouseClick(window.restore.regions.find, LEFT)
+    QTest.mouseClick(window.restore.regions.find_button, LEFT)
     qtbot.waitUntil(lambda: window.region_maps.map is not None and window.region_maps.map is not before, timeout=20000)
     qtbot.waitUntil(lambda: not window.region_maps.is_finding, timeout=5000)
 
@@ -196,17 +196,17 @@ def test_a_search_can_be_cancelled_and_stores_nothing(opened, qtbot, monkeypatch
 
     monkeypatch.setattr(service, "engine_regions", endless)
     view = opened.restore.regions
-    view.find.setFocus()
-    QTest.keyClick(view.find, Qt.Key.Key_Space)
+    view.find_button.setFocus()
+    QTest.keyClick(view.find_button, Qt.Key.Key_Space)
     qtbot.waitUntil(lambda: is_there.is_set() and view._bar.value() == 1, timeout=10000)
     assert "Finding regions · 1 of 16" in said(opened)
-    assert not view.find.isVisible()
+    assert not view.find_button.isVisible()
     assert view.cancel.hasFocus()
     QTest.keyClick(view.cancel, Qt.Key.Key_Space)
     assert "Cancelling…" in said(opened)
     qtbot.waitUntil(lambda: not opened.region_maps.is_finding, timeout=10000)
-    assert view.find.isVisible()
-    assert view.find.hasFocus()
+    assert view.find_button.isVisible()
+    assert view.find_button.hasFocus()
     assert opened.document.project.region_maps(opened.restoring.series_id) == ()
 
 

@@ -82,7 +82,7 @@ class RegionOverlay:
     def _fill(self, opacity: float) -> None:
         self._filled = opacity
         hues = [QColor(colour) for colour in theme.LABEL_COLOURS]
-        share = np.float32(opacity)[None]
+        share = np.full(1, opacity, np.float32)
         table = np.concatenate([premultiplied(share, (hue.red(), hue.green(), hue.blue())) for hue in hues])
         pixels = np.ascontiguousarray(table[self._hue_of[self._shown]])
         height, width = pixels.shape

@@ -28,8 +28,10 @@ class RegionsView(QWidget):
         self._engine.setToolTip("What finds the regions: the region tree is always there, SAM where it was imported")
         self._engine.activated.connect(lambda _i: regions.choose(self._engine.currentData() or ""))
         self._trained = wrapped()
-        self.find = button("Find regions", "", "Find regions — of the slice on screen, as it is shown now", "polygon")
-        self.find.clicked.connect(lambda _c=False: regions.find())
+        self.find_button = button(
+            "Find regions", "", "Find regions — of the slice on screen, as it is shown now", "polygon"
+        )
+        self.find_button.clicked.connect(lambda _c=False: regions.find())
         self._bar = QProgressBar()
         self._bar.setAccessibleName("Search for regions")
         self._bar.setTextVisible(False)
@@ -53,7 +55,7 @@ class RegionsView(QWidget):
                 label("Regions"),
                 field("Engine", self._engine, 60),
                 self._trained,
-                self.find,
+                self.find_button,
                 self._searching,
                 self._found,
                 self._old,
@@ -93,12 +95,12 @@ class RegionsView(QWidget):
         self._trained.setProperty("role", "processed" if regions.is_other_engine else "secondary")
         refresh_style(self._trained)
 
-        had_focus = self.find.hasFocus() or self.cancel.hasFocus()
+        had_focus = self.find_button.hasFocus() or self.cancel.hasFocus()
         self._searching.setVisible(regions.is_finding)
-        self.find.setVisible(not regions.is_finding)
-        self.find.setEnabled(regions.can_find)
+        self.find_button.setVisible(not regions.is_finding)
+        self.find_button.setEnabled(regions.can_find)
         if had_focus:  # one takes the other's place, also for the keyboard
-            (self.cancel if regions.is_finding else self.find).setFocus()
+            (self.cancel if regions.is_finding else self.find_button).setFocus()
         self._bar.setRange(0, max(regions.total, 0))  # 0 to 0 moves without end
         self._bar.setValue(regions.done)
         counted = f" · {regions.done} of {regions.total}" if regions.total else ""
