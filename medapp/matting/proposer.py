@@ -91,15 +91,14 @@ class CropRule:
             return 1.0
         return spacing_mm / float(np.clip(spacing_mm, *self.spacing_mm))
 
-    def box(self, prompt: tuple[float, float, float, float], scale: float, shape: tuple[int, ...]) -> Box:
-        """The crop around a prompt, cut at the slice."""
+    def box(self, prompt: tuple[float, float, float, float], scale: float) -> Box:
+        """The square crop around a prompt; it may reach beyond the slice."""
         x0, y0, x1, y1 = prompt
         side = self.of_box * max(x1 - x0, y1 - y0)
         if not (self.is_box_scaled and side > 0):
             side = max(self.side_px / scale, side)
         middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
-        left, right = _span(middle_x, side, shape[1])
-        top, bottom = _span(middle_y, side, shape[0])
+        (left, right), (top, bottom) = _span(middle_x, side), _span(middle_y, side)
         return left, top, right, bottom
 
 
@@ -149,9 +148,12 @@ class MattingProposer:
         prompt = _prompt(point_xy, box_xyxy, values.shape)
         rule = CropRule.of(self.model.card.training, self.model.card.spacing_mm)
         scale = rule.scale(max(prompt[2] - prompt[0], prompt[3] - prompt[1]), spacing_mm)
-        box = rule.box(prompt, scale, values.shape)
+        crop = rule.box(prompt, scale)
+        box = _clipped(crop, values.shape)
         left, top, right, bottom = box
         shown = self._entering(values, window, modality)[:, top:bottom, left:right]
+        around = ((0, 0), (top - crop[1], crop[3] - bottom), (left - crop[0], crop[2] - right))
+        shown = np.pad(shown, around, mode="edge")  # as in training; a mirror would show the thing twice
         size = tuple(max(8, round(side * scale)) for side in shown.shape[1:])
         image = _resized(torch.from_numpy(np.ascontiguousarray(shown)), size)
         padded = _padded(image, network.size_multiple)
@@ -165,7 +167,7 @@ class MattingProposer:
                 "The model gave numbers that are not finite; nothing was changed.", "Try another box or another model."
             )
         found = _resized(found[:, : size[0], : size[1]], shown.shape[1:]).clamp_(0, 1)
-        arrays = found.numpy()
+        arrays = found[:, top - crop[1] :, left - crop[0] :][:, : bottom - top, : right - left].numpy()
         return MattingProposal(box, arrays[:count], arrays[count], arrays[count + 1], seed, (size[0], size[1]))
 
     def _network(self) -> MedicalMatting:
@@ -237,11 +239,16 @@ def _prompt(
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
 
 
-def _span(middle: float, side: float, length: int) -> tuple[int, int]:
-    """``side`` pixels around the middle, cut at the slice; never empty."""
-    first = int(np.clip(np.floor(middle - side / 2 + 0.5), 0, length - 1))
-    end = int(np.clip(np.floor(middle + side / 2 + 0.5), first + 1, length))
-    return first, end
+def _span(middle: float, side: float) -> tuple[int, int]:
+    """``side`` pixels around the middle; never empty."""
+    first = int(np.floor(middle - side / 2 + 0.5))
+    return first, max(int(np.floor(middle + side / 2 + 0.5)), first + 1)
+
+
+def _clipped(box: Box, shape: tuple[int, ...]) -> Box:
+    """What of a crop lies in the slice: at least a pixel."""
+    left, top = min(max(box[0], 0), shape[1] - 1), min(max(box[1], 0), shape[0] - 1)
+    return left, top, max(min(box[2], shape[1]), left + 1), max(min(box[3], shape[0]), top + 1)
 
 
 def _resized(image: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

@@ -120,13 +120,13 @@ def test_pixels_come_to_the_size_the_model_knows():
     assert rule.scale(30.0, 2.0) == 2.0  # coarse pixels are refined to 1 mm
     assert rule.scale(30.0, 0.25) == 0.5
     assert rule.scale(30.0, 0.7) == rule.scale(30.0, None) == 1.0
-    assert rule.box((100, 100, 110, 110), 2.0, (400, 400)) == (
+    assert rule.box((100, 100, 110, 110), 2.0) == (
         73,
         73,
         137,
         137,
     )  # 64 coarse pixels = 128 of the model's
-    assert rule.box((0, 0, 300, 100), 1.0, (400, 900)) == (0, 0, 375, 275)
+    assert rule.box((0, 0, 300, 100), 1.0) == (-75, -175, 375, 275)  # beyond the slice the border goes on
 
 
 def test_colours_become_grey_for_a_grey_model_and_stay_for_a_colour_one(proposer_of, slice_values):
