@@ -21,6 +21,7 @@ LIMITS = (
     "Research use; no measurement for diagnosis. Lengths depend on the measured points and on the camera given.",
     "Trained on renderings of the inside of two CT scans and a few RGB-D photographs, at 160 px; real endoscopes have "
     "smoke, blood, tools, distortion and moving light that it never saw.",
+    "On the few held-out photographs of rooms it is no better than linear fill; use a fill there.",
     "Without measured points the result is relative only: it is scaled to a mean depth of 50 mm.",
     "The uncertainty is the spread of the network's own answers; it was not calibrated.",
 )

@@ -29,7 +29,8 @@ def frame(window, qtbot, open_files, tmp_path):
     Image.fromarray(np.stack([2 * x, 3 * y, 90 + 0 * x], axis=-1).astype(np.uint8)).save(tmp_path / "frame.png")
     open_files(window, tmp_path / "frame.png", modality=UNKNOWN)
     window.set_workspace("restore")
-    qtbot.waitUntil(lambda: window.depth_mode.model_id == "toy-depth", timeout=10000)
+    qtbot.waitUntil(lambda: "toy-depth" in dict(window.depth_mode.models), timeout=10000)
+    window.depth_mode.choose("toy-depth")
     return window.document
 
 
