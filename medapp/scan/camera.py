@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from medapp.errors import UsageError
 
 
+_EDGE_SHARE = 0.05
+"""A surface seen at a steep angle changes its depth by less than so much from pixel to pixel; more is an edge."""
+
+
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera in pixels of an image of a stated size.
@@ -87,11 +91,13 @@ class SurfaceLength:
         along_mm: Along the surface under the straight pixel line; None without a camera.
         straight_mm: Through the air; None without a camera.
         depth_change_mm: Depth of the second minus depth of the first.
+        crosses_edge: The line jumps from one surface to another, where only the straight length has a meaning.
     """
 
     along_mm: float | None
     straight_mm: float | None
     depth_change_mm: float
+    crosses_edge: bool = False
 
 
 def surface_length(
@@ -119,6 +125,8 @@ def surface_length(
         return None
     if camera is None:
         return SurfaceLength(None, None, float(z[-1] - z[0]))
+    crosses_edge = bool((np.abs(np.diff(z)) > _EDGE_SHARE * np.minimum(z[1:], z[:-1])).any())
     points = camera.scaled_to(W, H).points_mm(line, z)
     along = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
-    return SurfaceLength(float(along), float(np.linalg.norm(points[-1] - points[0])), float(z[-1] - z[0]))
+    straight = np.linalg.norm(points[-1] - points[0])
+    return SurfaceLength(float(along), float(straight), float(z[-1] - z[0]), crosses_edge)

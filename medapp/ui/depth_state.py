@@ -215,7 +215,7 @@ class DepthState(QObject):
             return "no depth here" if self.ruler is not None else ""
         if length.along_mm is None:
             return f"depth {signed(length.depth_change_mm)} mm"
-        return f"{length.along_mm:.1f} mm"
+        return f"{length.straight_mm:.1f} mm straight" if length.crosses_edge else f"{length.along_mm:.1f} mm"
 
     def reading_at(self, x: float, y: float) -> tuple[float, float | None] | None:
         """Depth and uncertainty in mm of a pixel; None where there is none."""

@@ -177,6 +177,9 @@ def test_a_ruler_over_a_step_is_longer_along_the_surface():
     length = surface_length(step, (40, 50), (70, 50), camera)
 
     assert length.along_mm > length.straight_mm > 10
+    assert length.crosses_edge
+    gentle = np.tile(np.linspace(50, 60, 101, dtype=np.float32), (101, 1))
+    assert not surface_length(gentle, (40, 50), (70, 50), camera).crosses_edge
     assert surface_length(step, (40, 50), (70, 50), None).along_mm is None
     assert surface_length(step, (40, 50), (70, 50), None).depth_change_mm == pytest.approx(10)
     step[50, 60] = np.nan

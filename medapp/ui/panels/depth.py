@@ -328,6 +328,11 @@ class DepthPanel(QWidget):
             text = (
                 f"Depth difference {signed(length.depth_change_mm)} mm. Lengths need the camera: give its focal length."
             )
+        elif length.crosses_edge:
+            text = (
+                f"{length.straight_mm:.1f} mm straight, depth {signed(length.depth_change_mm)} mm. "
+                "The line jumps between two surfaces, so that it has no length along one."
+            )
         else:
             text = (
                 f"{length.along_mm:.1f} mm along the surface, {length.straight_mm:.1f} mm straight, "
