@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from medapp.errors import UsageError
 
-
 _EDGE_SHARE = 0.05
 """A surface seen at a steep angle changes its depth by less than so much from pixel to pixel; more is an edge."""
 
