@@ -199,6 +199,13 @@ class MatteProposing(QObject):
         if not found.any():
             self._messages.say(f"Nothing is uncertain by {bits:.2f} bit or more. Lower the threshold.")
             return
+        inside = stored >= to_stored(np.float32(0.5)) if stored.any() else candidate.mask
+        if not (inside & ~found & ~unknown).any():
+            self._messages.say(
+                f"From {bits:.2f} bit on nothing surely inside would be left, and α could not be solved.",
+                hint="Raise the threshold, or accept a mask first.",
+            )
+            return
         text = f"Uncertain to unknown band (from {bits:.2f} bit, {matting.model}, seed {matting.seed})"
         strokes = []
         keep = matte.slice_stored(index, axis, "keep").astype(bool)

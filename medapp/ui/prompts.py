@@ -85,3 +85,15 @@ class MattingSet:
         found = np.zeros(shape, dtype=bool)
         found[top:bottom, left:right] = self.uncertainty >= bits
         return found
+
+    def suggested_bits(self, mask: NDArray[np.bool_]) -> float:
+        """The lowest threshold from 0.1 bit on, in steps of 0.1, that leaves most of a mask ``(H, W)`` known.
+
+        A model that is unsure even of the middle of a thing would otherwise leave nothing to refine from.
+        """
+        area = int(mask.sum())
+        for tenths in range(1, 10):
+            bits = tenths / 10
+            if 2 * int((self.uncertain(bits, mask.shape) & mask).sum()) <= area:
+                return bits
+        return 0.9

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PySide6.QtCore import QPoint, Qt
@@ -9,6 +11,7 @@ from PySide6.QtWidgets import QApplication
 
 from medapp import paths
 from medapp.requests import MattingRequest
+from medapp.ui.prompts import MattingSet
 from tests.builders import write_dicom_series
 from tests.matting.toy_matting import keep_toy_matting
 from tests.ui.test_stories import disc_scan, spot
@@ -121,8 +124,10 @@ def test_a_mask_and_the_alpha_are_accepted_one_by_one_and_undone_one_by_one(answ
 def test_what_is_uncertain_becomes_the_unknown_band_in_one_step(answered, qtbot):
     document, view, tray = answered.document, answered.grid.views[0], answered.proposals.matting
     z = document.position_zyx[0]
-    bits = float(np.floor(100 * np.median(document.matting.uncertainty)) / 100)
-    tray.bits.set_value(bits)
+    rows, columns = document.matting.uncertainty.shape
+    ramp = np.linspace(0, 1, rows, dtype=np.float32)[:, None].repeat(columns, axis=1)  # a toy is unsure everywhere
+    document.set_candidates(list(document.candidates), 0, replace(document.matting, uncertainty=ramp))
+    tray.bits.set_value(0.5)
     expected = document.matting.uncertain(tray.bits.value(), (96, 96))
     assert 0 < expected.sum() < expected.size
     matte = document.new_matte()
@@ -139,6 +144,25 @@ def test_what_is_uncertain_becomes_the_unknown_band_in_one_step(answered, qtbot)
     qtbot.keyClick(view, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     assert not matte.slice_stored(z, 0, "unknown").any()
     assert not matte.slice_alpha(z).any()
+
+
+def test_a_band_that_leaves_nothing_sure_is_refused(answered):
+    document = answered.document
+    matte = document.new_matte()
+    answered.matte_proposing.uncertain_to_band(0.0)
+    assert "Raise the threshold" in answered.messages.all[-1].hint
+    assert not matte.slice_stored(document.position_zyx[0], 0, "unknown").any()
+
+
+def test_the_threshold_leaves_the_middle_of_a_thing_known_until_it_is_chosen():
+    row, column = np.mgrid[:40, :40]
+    distance = np.hypot(row - 20, column - 20)
+    for sure, expected in ((0.05, 0.1), (0.45, 0.5)):
+        uncertainty = np.where(np.abs(distance - 12) < 2, 1.0, sure).astype(np.float32)
+        matting = MattingSet((5, 5, 45, 45), uncertainty, 1, "Toy 1")
+        mask = np.zeros((50, 50), dtype=bool)
+        mask[5:45, 5:45] = distance < 12
+        assert matting.suggested_bits(mask) == expected
 
 
 def test_the_band_of_a_locked_matte_stays(answered):

@@ -120,7 +120,9 @@ class MattingTray(QWidget):
             tooltip="Pixels that are uncertain by at least so much go into the unknown band",
         )
         self.bits.set_value(_BITS)
-        self.bits.value_changed.connect(self._show_share)
+        self.bits.value_changed.connect(self._on_bits)
+        self._has_chosen_bits = False
+        self._seen: MattingSet | None = None
         self.to_band = button(
             "Uncertain → unknown band",
             "",
@@ -138,6 +140,7 @@ class MattingTray(QWidget):
                 self.bits,
                 self._share,
                 self.to_band,
+                -1,
                 margin=0,
                 spacing=6,
             )
@@ -153,6 +156,10 @@ class MattingTray(QWidget):
         """Follow the document."""
         self.strip.show_set()
         self._show_switch()
+        matting, candidate = self._document.matting, self._document.candidate
+        if matting is not None and candidate is not None and matting is not self._seen and not self._has_chosen_bits:
+            self.bits.set_value(matting.suggested_bits(candidate.mask))
+        self._seen = matting
         self._show_share()
 
     def _show_switch(self) -> None:
@@ -160,12 +167,16 @@ class MattingTray(QWidget):
         self.uncertainty.setChecked(self._document.shows_uncertainty)
         self.uncertainty.blockSignals(False)
 
-    def _show_share(self, _value: float = 0.0) -> None:
+    def _show_share(self) -> None:
         matting = self._document.matting
         if matting is not None:
             pixels = int(np.count_nonzero(matting.uncertainty >= self.bits.value()))
             self._share.setText(f"{pixels} px, {100 * pixels / matting.uncertainty.size:.0f} % of the crop")
             self.to_band.setEnabled(pixels > 0)
+
+    def _on_bits(self, _value: float) -> None:
+        self._has_chosen_bits = True
+        self._show_share()
 
     def _on_count(self, count: int) -> None:
         self._document.change_settings(matting_count=count)

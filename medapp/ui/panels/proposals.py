@@ -85,9 +85,9 @@ class ProposalsPanel(QWidget):
         self._stack.addWidget(self._empty)
         self._stack.addWidget(tray)
         self._waiting = label("", "secondary")
-        self.setLayout(
-            column(field("Click gives", self.source, 76), field("Draw", self.kind, 76), self._waiting, holder)
-        )
+        self._draw = QWidget()
+        self._draw.setLayout(field("Draw", self.kind, 76))
+        self.setLayout(column(field("Click gives", self.source, 76), self._draw, self._waiting, holder))
         self.set_segmenters([])
         document.proposals_changed.connect(self._show)
         document.preview_changed.connect(self._show)
@@ -161,6 +161,7 @@ class ProposalsPanel(QWidget):
         for control in (self._list, self._smaller, self._larger, self.next):
             control.setVisible(preview is None and matting is None)
         self.matting.setVisible(matting is not None)
+        self._draw.setVisible(matting is None)  # the tool options hold it too; the strip needs the room
         if preview is not None:
             self._text.setText(f"Preview: {preview.text.lower()}. Scroll through it, then accept or reject.")
             return
