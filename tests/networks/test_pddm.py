@@ -117,6 +117,7 @@ def test_probabilities_of_every_pixel_sum_to_one():
 
 
 def test_every_weight_learns_but_the_one_that_has_nothing_to_carry():
+    torch.manual_seed(0)
     network = _toy(local_prior=True).train()
     prediction = network(torch.rand(2, 3, 48, 64), _points(30).expand(2, -1, -1, -1))
     maps = (prediction.depth, prediction.sigma, *prediction.stages, *prediction.centres)

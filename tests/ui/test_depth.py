@@ -29,7 +29,7 @@ def frame(window, qtbot, open_files, tmp_path):
     Image.fromarray(np.stack([2 * x, 3 * y, 90 + 0 * x], axis=-1).astype(np.uint8)).save(tmp_path / "frame.png")
     open_files(window, tmp_path / "frame.png", modality=UNKNOWN)
     window.set_workspace("restore")
-    qtbot.waitUntil(lambda: "toy-depth" in dict(window.depth_mode.models), timeout=10000)
+    qtbot.waitUntil(lambda: "toy-depth" in dict(window.depth_mode.models), timeout=30000)
     window.depth_mode.choose("toy-depth")
     return window.document
 
@@ -67,7 +67,7 @@ def _place(window, *points):
 
 def _run(window, qtbot):
     window.depth_map.run.click()
-    qtbot.waitUntil(lambda: window.document.depth.map is not None and not window.bridge.running(), timeout=20000)
+    qtbot.waitUntil(lambda: window.document.depth.map is not None and not window.bridge.running(), timeout=30000)
 
 
 def test_points_are_clicked_and_typed_listed_changed_and_undone(window, qtbot, frame):
@@ -142,7 +142,7 @@ def test_points_stay_with_the_project(window, make_window, qtbot, frame):
 
     again = make_window()
     again.session.open_project(path)
-    qtbot.waitUntil(lambda: again.document.series is not None, timeout=20000)
+    qtbot.waitUntil(lambda: again.document.series is not None, timeout=30000)
     assert again.document.depth.points == ((20.0, 15.0, 31.5),)
 
 
@@ -150,7 +150,7 @@ def test_depth_comes_back_beside_the_frame_and_is_read_under_the_pointer(window,
     _place(window, (20, 15, 31.5), (60, 40, 48))
     _run(window, qtbot)
 
-    qtbot.waitUntil(lambda: frame.compare_mode == "side by side", timeout=5000)
+    qtbot.waitUntil(lambda: frame.compare_mode == "side by side", timeout=30000)
     assert [info.kind for info in frame.series_list] == ["original", "depth", "depth"]
     view = _view(window)
     view.repaint()
@@ -163,13 +163,13 @@ def test_depth_comes_back_beside_the_frame_and_is_read_under_the_pointer(window,
     assert "mm" in window.status._value.text()
 
     window.depth_map.show_sigma.click()
-    qtbot.waitUntil(lambda: window.depth_mode.role == "sigma", timeout=5000)
+    qtbot.waitUntil(lambda: window.depth_mode.role == "sigma", timeout=30000)
     view.repaint()
     assert view.panes[1].chip.text.startswith("DEPTH ±")
     assert view.panes[1].depth_bar.role == "sigma"
     assert window.depth_map.reading.text() == f"{depth:.1f} ± {sigma:.1f} mm" or not window.depth_map.reading.text()
     window.depth_map.show_depth.click()
-    qtbot.waitUntil(lambda: window.depth_mode.role == "depth", timeout=5000)
+    qtbot.waitUntil(lambda: window.depth_mode.role == "depth", timeout=30000)
 
 
 def test_the_ruler_reads_depth_until_the_camera_is_known(window, qtbot, frame):
@@ -207,7 +207,7 @@ def test_a_depth_file_is_read_only_by_a_stated_scale(window, qtbot, frame, tmp_p
     sheet.read.click()
 
     window.depth_mode.read_file(tmp_path / "sparse.png", asked[0])
-    qtbot.waitUntil(lambda: window.depth_mode.file is not None, timeout=10000)
+    qtbot.waitUntil(lambda: window.depth_mode.file is not None, timeout=30000)
     assert window.depth_mode.file.points == 80
     assert "80 depths" in window.depth_map._file_text.text()
     _run(window, qtbot)
@@ -220,7 +220,7 @@ def test_files_of_another_size_or_without_a_scale_are_refused_in_a_message(windo
     Image.fromarray(np.ones((5, 5), dtype=np.uint16)).save(tmp_path / "small.png")
     for scale, words in (("mm", "5 × 5"), ("", "Nobody stated")):
         window.depth_mode.read_file(tmp_path / "small.png", scale)
-        qtbot.waitUntil(lambda w=words: any(w in m.text for m in window.messages.all), timeout=10000)
+        qtbot.waitUntil(lambda w=words: any(w in m.text for m in window.messages.all), timeout=30000)
     assert window.depth_mode.file is None
     assert any(isinstance(request, DepthFileRequest) for request in window.bridge._queue.requests)
 
@@ -240,7 +240,7 @@ def test_a_depth_series_opens_in_colours_with_its_bar_and_is_exported(window, qt
     _place(window, (20, 15, 31.5))
     _run(window, qtbot)
     frame.open_series(window.depth_mode.partner("depth").series_id)
-    qtbot.waitUntil(lambda: frame.is_derived, timeout=10000)
+    qtbot.waitUntil(lambda: frame.is_derived, timeout=30000)
     frame.set_compare("single")
     view = _view(window)
     picture = view.grab_image()
@@ -249,7 +249,7 @@ def test_a_depth_series_opens_in_colours_with_its_bar_and_is_exported(window, qt
     colour = picture.pixelColor(centre)
     assert max(colour.red(), colour.green(), colour.blue()) - min(colour.red(), colour.green(), colour.blue()) > 40
     window.depth_mode.export(tmp_path / "out")
-    qtbot.waitUntil(lambda: (tmp_path / "out" / "sigma.tiff").exists() and not window.bridge.running(), timeout=10000)
+    qtbot.waitUntil(lambda: (tmp_path / "out" / "sigma.tiff").exists() and not window.bridge.running(), timeout=30000)
     np.testing.assert_allclose(
         read_depth(tmp_path / "out" / "depth.png").depth_mm, frame.depth.map.depth_mm, atol=1 / 256
     )
