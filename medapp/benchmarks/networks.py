@@ -122,9 +122,9 @@ def run(quick: bool = False) -> Iterator[Row]:
 
 def _wkv_rows(sizes: Sizes, runner: Runner) -> Iterator[Row]:
     given = {"tokens": sizes.wkv_tokens, "channels": sizes.wkv_channels, "repeats": 15 * sizes.repeats}
-    found = runner("wkv", 1, given)
-    memory = runner("wkv_size", 1, given)
-    name = f"WKV, {sizes.wkv_tokens:,} tokens x {sizes.wkv_channels} channels, one thread"
+    found = runner("wkv", THREADS, given)
+    memory = runner("wkv_size", THREADS, given)
+    name = f"WKV, {sizes.wkv_tokens:,} tokens x {sizes.wkv_channels} channels"
     speed = row(name, found["ms"], "float32 loop over tokens", found["peer_ms"])
     error, activations = found["max_error_float64"], memory["activations"]
     is_ok = speed["ratio"] <= WKV_RATIO and error < WKV_ERROR and activations <= WKV_ACTIVATIONS
