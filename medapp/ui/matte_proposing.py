@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PySide6.QtCore import QObject, QTimer
 
 from medapp.annotation.edits import Stroke, one_edit
-from medapp.annotation.matte import FULL, to_stored
+from medapp.annotation.matte import FULL, to_alpha, to_stored
 from medapp.requests import MattingRequest, MattingResult, Outcome, Stopped
 from medapp.scan.scan import Scan, Window
 from medapp.ui import theme
@@ -199,7 +199,7 @@ class MatteProposing(QObject):
         if not found.any():
             self._messages.say(f"Nothing is uncertain by {bits:.2f} bit or more. Lower the threshold.")
             return
-        inside = stored >= to_stored(np.float32(0.5)) if stored.any() else candidate.mask
+        inside = to_alpha(stored) >= 0.5 if stored.any() else candidate.mask
         if not (inside & ~found & ~unknown).any():
             self._messages.say(
                 f"From {bits:.2f} bit on nothing surely inside would be left, and α could not be solved.",
