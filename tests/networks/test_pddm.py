@@ -124,7 +124,10 @@ def test_every_weight_learns_but_the_one_that_has_nothing_to_carry():
     sum(values.square().sum() for values in maps).backward()
 
     still = {name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
-    assert still == {"stages.0.carry"}  # the first stage has no stage before it
+    shifts = {
+        name for name in still if name.endswith("shift.bias")
+    }  # a softmax takes no notice of them, but for rounding
+    assert still - shifts == {"stages.0.carry"}  # the first stage has no stage before it
 
 
 def test_untrained_with_the_prior_it_is_close_to_a_nearest_fill():

@@ -89,6 +89,6 @@ def open_files(qtbot):
 
     def open_in(window, *paths, modality=None):
         window.opening.open_paths([str(p) for p in paths], modality)
-        qtbot.waitUntil(lambda: window.document.series is not None and not window.bridge.running(), timeout=20000)
+        qtbot.waitUntil(lambda: window.document.series is not None and not window.bridge.running(), timeout=60000)
 
     return open_in

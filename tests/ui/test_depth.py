@@ -264,17 +264,15 @@ def test_grey_scans_say_what_belongs_here(window, qtbot, open_files, tmp_path):
     assert not window.actions_by_name["depth_run"].isEnabled()
 
 
-def test_panel_fits_the_smallest_window_in_both_themes(make_window, qtbot, open_files, tmp_path):
-    for theme in ("dark", "light"):
-        window = make_window(theme=theme)
-        Image.fromarray(np.full((40, 40, 3), 90, dtype=np.uint8)).save(tmp_path / "frame.png")
-        open_files(window, tmp_path / "frame.png", modality=UNKNOWN)
-        window.resize(1024, 700)
-        window.set_workspace("restore")
-        QTest.qWait(50)
-        panel = window.depth_map
-        for part in (panel.place, panel.open_file, panel.run):
-            assert part.width() >= part.sizeHint().width()
-            assert panel.rect().contains(part.mapTo(panel, QPoint(part.width() - 1, 0)))
-        window._may_close = True
-        window.close()
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_panel_fits_the_smallest_window_in_both_themes(make_window, qtbot, open_files, tmp_path, theme):
+    window = make_window(theme=theme)
+    Image.fromarray(np.full((40, 40, 3), 90, dtype=np.uint8)).save(tmp_path / "frame.png")
+    open_files(window, tmp_path / "frame.png", modality=UNKNOWN)
+    window.resize(1024, 700)
+    window.set_workspace("restore")
+    QTest.qWait(50)
+    panel = window.depth_map
+    for part in (panel.place, panel.open_file, panel.run):
+        assert part.width() >= part.sizeHint().width()
+        assert panel.rect().contains(part.mapTo(panel, QPoint(part.width() - 1, 0)))
