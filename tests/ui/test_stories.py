@@ -75,15 +75,15 @@ def test_opening_a_folder_shows_the_series_and_lists_it(window, open_files, tmp_
 
 
 def test_the_first_slice_is_there_before_the_series_is(window, qtbot, tmp_path):
-    write_dicom_series(tmp_path / "ct", make_scan((30, 64, 64)))
+    write_dicom_series(tmp_path / "ct", make_scan((160, 64, 64)))
     arrived = []
     window.document.slice_arrived.connect(lambda _path, z: arrived.append((z, window.document.series is None)))
 
     window.opening.open_paths([str(tmp_path / "ct")])
     qtbot.waitUntil(lambda: window.document.series is not None, timeout=20000)
 
-    assert arrived[0] == (15, True)
-    assert window.document.position_zyx[0] == 15
+    assert arrived[0] == (80, True)
+    assert window.document.position_zyx[0] == 80
 
 
 def test_the_wheel_goes_through_the_slices(disc_window):
