@@ -12,9 +12,11 @@ from medapp.errors import WeightsError
 from medapp.networks.architectures.amir import AMIR
 from medapp.networks.architectures.drmc import DRMC
 from medapp.networks.architectures.medical_matting import MedicalMatting, published_matting
+from medapp.networks.architectures.nafnet import NAFNet
 from medapp.networks.architectures.pddm import PDDM
 from medapp.networks.architectures.rat import RAT, drop_loss_keys
 from medapp.networks.architectures.restore_rwkv import RestoreRWKV, drop_derived_keys
+from medapp.networks.architectures.restormer import Restormer
 from medapp.networks.architectures.sgsgan import SGSGAN
 
 
@@ -96,6 +98,28 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         channels=lambda config: int(config.get("inp_channels", 1)),
         global_quantities=("WKV decay",),
         # measured: half a dozen tensors of 2 dim channels at full size, and the pieces that are worked on at once
+        bytes_per_px=lambda config: 120 * int(config.get("dim", 48)),
+    ),
+    "nafnet": Architecture(
+        title="NAFNet-style",
+        build=NAFNet,
+        adapt=as_published,
+        size_multiple=16,
+        min_side_px=16,
+        channels=lambda config: int(config.get("img_channel", 1)),
+        global_quantities=("pooled channel attention",),
+        # measured: a block of the first level, before and after its gate, with the skip
+        bytes_per_px=lambda config: 44 * int(config.get("width", 32)),
+    ),
+    "restormer": Architecture(
+        title="Restormer-style",
+        build=Restormer,
+        adapt=as_published,
+        size_multiple=8,
+        min_side_px=8,
+        channels=lambda config: int(config.get("inp_channels", 1)),
+        global_quantities=("channel attention",),
+        # measured: the feed-forward of the last level, 2 dim channels wide, before and after its depthwise convolution
         bytes_per_px=lambda config: 120 * int(config.get("dim", 48)),
     ),
     "sgsgan": Architecture(
