@@ -365,6 +365,69 @@ class SampleRequest(ReaderRequest):
     project: str
 
 
+@dataclass(frozen=True)
+class TrainingSetRequest(Request):
+    """Count what a model could be retrained from, without training; result: ``TrainingSetResult``.
+
+    Attributes:
+        model_id: A matting model, or a restoration model whose card has a ``degradation``.
+    """
+
+    LANE: ClassVar[Lane] = "reader"  # reads rows and journal texts only: no torch
+    TITLE: ClassVar[str] = "Count corrections"
+
+    project: str
+    model_id: str
+
+
+@dataclass(frozen=True)
+class RetrainRequest(Request):
+    """Fine-tune the model in use from corrections and compare the two; result: ``RetrainResult``.
+
+    The model in use stays in use until an ``AdoptRequest``. While it runs, ``detail["run"]`` of a progress event is the
+    run folder, as soon as it exists; the notes name the phases ``gathering``, ``training``, ``comparing``.
+
+    Attributes:
+        model_id: The model to begin from; the adopted successor of it where there is one.
+        minutes: Budget of training time.
+        data_set: Name of a data set version of the project; empty = freeze what is accepted now as a new one.
+        run: A run folder to go on with; its model and data set count.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    """
+
+    TITLE: ClassVar[str] = "Train"
+
+    project: str
+    model_id: str
+    minutes: float
+    data_set: str = ""
+    run: str = ""
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class AdoptRequest(Request):
+    """Let the challenger of a run serve from now on; nothing is overwritten. Result: ``AdoptResult``."""
+
+    TITLE: ClassVar[str] = "Adopt model"
+
+    run: str
+
+
+@dataclass(frozen=True)
+class RollBackRequest(Request):
+    """Let the model before the adopted one serve again; the adopted files stay. Result: ``AdoptResult``.
+
+    Attributes:
+        model_id: The first model of the line, or any of its successors.
+    """
+
+    LANE: ClassVar[Lane] = "reader"  # one small file: no torch
+    TITLE: ClassVar[str] = "Roll back model"
+
+    model_id: str
+
+
 # ------------------------------------------------------------------------------------------------------------ results
 
 
@@ -537,6 +600,66 @@ class ExportResult:
     problems: tuple[str, ...]
     identifiers: tuple[str, ...]
     largest_alpha_error: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainingSetResult:
+    """What there is to retrain a model from.
+
+    Attributes:
+        model_id: The model in use, from which a retraining begins.
+        kind: ``matting`` or ``restoration``.
+        cases: Accepted mattes, or slices of series marked as reference, hold-out included.
+        patients: Patient groups among them.
+        hold_out: Cases that only judge and are never trained on.
+        recommended, missing: Cases that are recommended, and how many of them are not there.
+        versions: Data set versions of the project for this kind, oldest first.
+        notes: What a person should know, one line each.
+        effort: ``mattes``, ``strokes_per_matte`` and ``seconds_per_matte`` for ``before`` (every matte of this project
+            begun before the model was adopted), ``since`` (after), ``with_alpha`` and ``with_masks`` (by what was
+            accepted) and ``by_hand``; values are None where there is no matte of that kind.
+    """
+
+    model_id: str
+    kind: Literal["matting", "restoration"]
+    cases: int
+    patients: int
+    hold_out: int
+    recommended: int
+    missing: int
+    versions: tuple[str, ...]
+    notes: tuple[str, ...]
+    effort: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RetrainResult:
+    """A retraining that ended by its budget.
+
+    Attributes:
+        run: Run folder.
+        model_id: The champion: the model in use.
+        challenger_id: The id that the fine-tuned model gets when it is adopted.
+        scorecard: Path of ``scorecard.json``.
+        iteration, seconds: What was trained in all.
+        is_done: False when there is more to train in this run.
+    """
+
+    run: str
+    model_id: str
+    challenger_id: str
+    scorecard: str
+    iteration: int
+    seconds: float
+    is_done: bool
+
+
+@dataclass(frozen=True)
+class AdoptResult:
+    """Which model serves from now on, and which one did until now."""
+
+    model_id: str
+    replaced: str
 
 
 # ----------------------------------------------------------------------------------------------------------- outcomes

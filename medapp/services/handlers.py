@@ -25,6 +25,10 @@ _SERVICES: dict[type[ask.Request], str] = {
     ask.DepthRequest: "depth:complete_depth",
     ask.DepthExportRequest: "depth:export_depth",
     ask.PrepareModelRequest: "restore:prepare",
+    ask.TrainingSetRequest: "gather:survey",
+    ask.RetrainRequest: "retrain:retrain",
+    ask.AdoptRequest: "adoption:adopt",
+    ask.RollBackRequest: "adoption:roll_back",
     ask.ExportRequest: "export:export",
     ask.VerifyRequest: "verify:verify",
 }
