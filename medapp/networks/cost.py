@@ -53,6 +53,8 @@ DEFAULTS = (
     Case("sgsgan", (1, 1, 64, 64, 64), {"dims": 3}),
     Case("medical_matting", (1, 1, 128, 128)),
     Case("pddm", (1, 3, 228, 304)),
+    Case("nafnet", (1, 3, 256, 256), {"img_channel": 3}),
+    Case("restormer", (1, 3, 256, 256), {"inp_channels": 3}),
 )
 """Every architecture as published, or as the reconstruction has it, at the size that its paper tells costs for."""
 

@@ -20,6 +20,8 @@ TOYS = {
     "amir": {"dim": 8, **TRUNK},
     "drmc": {"dims": 2, "res_num": 1, "n_feats": 16},
     "rat": {"width": 16, "middle_blk_num": 3, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]},
+    "nafnet": {"width": 4, "middle_blk_num": 1, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]},
+    "restormer": {"dim": 8, **TRUNK},
     "sgsgan": {"dims": 2, "channels": [4, 6, 8, 10], "style_width": 8},
     "medical_matting": {"num_filters": [4, 6, 6, 8], "hidden_channel": 4, "num_sampling": 2},
     "pddm": {"widths": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "embedding": 16, "seed_bins": 4},

@@ -148,6 +148,11 @@ def test_pddm_style_with_its_local_prior_has_300_more_parameters():
     assert sum(p.numel() for p in network.parameters()) == 24_343_963
 
 
+def test_the_baselines_cost_what_their_papers_print():
+    assert _giga(case_cost(Case("nafnet", (1, 3, 256, 256), {"img_channel": 3})).weight_macs, 0) == 16
+    assert _giga(case_cost(Case("restormer", (1, 3, 256, 256), {"inp_channels": 3})).weight_macs, 2) == 140.99
+
+
 def test_the_table_names_every_architecture_once_a_dimension():
     assert {case.architecture for case in DEFAULTS} == set(ARCHITECTURES)
     assert len({(case.architecture, len(case.shape)) for case in DEFAULTS}) == len(DEFAULTS)
