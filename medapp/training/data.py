@@ -18,7 +18,7 @@ from medapp.errors import MedappError, TrainingError
 from medapp.progress import Progress
 from medapp.restoration.metrics import body_mask, slice_noise, soft_tissue
 from medapp.scan.reading import read_all
-from medapp.training.degradations import Scanner, noise_fields, pixel_seed
+from medapp.training.degradations.ct import Scanner, noise_fields, pixel_seed
 from medapp.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)

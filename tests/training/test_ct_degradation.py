@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medapp.training.degradations import (
+from medapp.training.degradations.ct import (
     WATER_PER_MM,
     Scanner,
     back_project,
