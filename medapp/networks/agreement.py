@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medapp.errors import WeightsError
-from medapp.networks.card import Card
+from medapp.networks.card import MR_SUPER_RESOLUTION, Card
 from medapp.networks.checkpoint import expected_tensors
 from medapp.networks.registry import architecture
 
@@ -45,8 +45,11 @@ def _problems(card: Card) -> Iterator[str]:
     least = -(-card.min_side_px // card.size_multiple) * card.size_multiple  # callers pad
     if least < built.min_side_px:
         yield f"sides of {card.min_side_px} px are too small, {built.min_side_px} are needed"
-    if card.config.get("scale", 1) != 1:
-        yield "it enlarges its input, and medapp restores on the same grid only"
+    enlarges = card.config.get("scale", 1)
+    if enlarges not in (1, card.scale):
+        yield f"it enlarges its input {enlarges} times, the card says {card.scale}"
+    if enlarges == 1 and card.scale > 1 and card.task != MR_SUPER_RESOLUTION:
+        yield f"it keeps the grid, and the card says that the result's is {card.scale} times finer"
 
 
 def _count(number: int, word: str) -> str:

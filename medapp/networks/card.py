@@ -20,7 +20,10 @@ INPUTS = ("region_map", "sparse_depth")
 """What a network may need beside the image: keyword arguments of its ``forward``."""
 SERVES = ("restoration", "regions", "matting", "depth")
 """What a person uses a model for."""
+MR_SUPER_RESOLUTION = "mr-super-resolution"
+"""The task whose networks keep the grid: slices are brought onto the finer one before, by zero-filling k-space."""
 MAX_BYTES = 1_000_000
+MAX_SCALE = 8
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -35,6 +38,9 @@ class Intake:
         value_range: Native values ``(low, high)`` it was made for; others pass unchanged.
         network_range: What the network sees for ``value_range``.
         curve: ``linear``, or ``log``: the values above ``low`` enter as ln(1 + value), scaled alike.
+        limits: ``fixed``: ``value_range`` is in native values. ``percentiles``: it stands for the 0.5 and 99.5
+            percentile of the finite values of each slice that is given; values beyond are extrapolated, so nothing is
+            clipped or held back, and a slice without spread passes unchanged.
     """
 
     modality: str
@@ -42,6 +48,7 @@ class Intake:
     value_range: tuple[float, float]
     network_range: tuple[float, float] = (0.0, 1.0)
     curve: str = "linear"
+    limits: str = "fixed"
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,13 @@ class Card:
         spacing_mm: In-plane pixel sizes ``(low, high)`` it was trained on; None when unknown.
         extent_mm: Largest in-plane side of what it was trained on, for models trained on crops; None = whole slices.
         min_side_px: Smaller slices are refused.
+        scale: How many times finer the result's grid is in-plane.
         precision: ``float32`` where bf16 was measured to be unsafe; ``auto`` = measure before the first slice.
         data: What it was trained on, one entry a collection, with ``name``, ``licence``, ``patients``, ``slices``.
         figures: Measured results with their conditions.
         limits: Sentences a user should know.
+        degradation: How its training pairs were made, with ``kind`` and the kind's parameters; retraining makes new
+            pairs in the same way.
         training: How it was made: recipe, data hash, budget, machine.
         licence: Of the weights.
     """
@@ -91,10 +101,12 @@ class Card:
     spacing_mm: tuple[float, float] | None = None
     extent_mm: float | None = None
     min_side_px: int = 32
+    scale: int = 1
     precision: str = "auto"
     data: tuple[Mapping[str, Any], ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
+    degradation: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
     format: int = FORMAT
@@ -224,7 +236,12 @@ def _problem(entries: Mapping[str, Any]) -> str:
         value = entries.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
             return f"'{key}' must be a number of pixels"
-    for key in ("config", "figures", "training"):
+    scale = entries.get("scale", 1)
+    if not isinstance(scale, int) or isinstance(scale, bool) or not 1 <= scale <= MAX_SCALE:
+        return f"'scale' must be a whole number from 1 to {MAX_SCALE}"
+    if scale > 1 and entries.get("dims", 2) != 2:
+        return "'scale' is for models of slices"
+    for key in ("config", "figures", "training", "degradation"):
         if not isinstance(entries.get(key, {}), dict):
             return f"'{key}' must be an object"
     if not all(isinstance(entry, dict) for entry in _list_of(entries, "data")):
@@ -254,6 +271,10 @@ def _intake_problem(takes: Any, may_be_empty: bool) -> str:
                 return f"'{key}' must be two rising numbers"
         if intake.get("curve", "linear") not in ("linear", "log"):
             return "'curve' must be linear or log"
+        if intake.get("limits", "fixed") not in ("fixed", "percentiles"):
+            return "the 'limits' of what it takes must be fixed or percentiles"
+        if intake.get("limits") == "percentiles" and intake.get("curve") == "log":
+            return "'limits' in percentiles go with a linear 'curve' only"
     if len({intake["modality"] for intake in takes}) < len(takes):
         return "'takes' names a modality twice"
     return ""

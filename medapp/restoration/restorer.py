@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from medapp.networks.card import Card, Intake
 
 
+PERCENTILES = (0.5, 99.5)
+"""Of the finite values of a slice, for models whose limits are the slice's own."""
+TINY_SPREAD = 1e-6
+"""Of the larger limit; a slice between closer limits has no spread."""
+
+
 @dataclass(frozen=True)
 class Restored:
     """A slice or volume that came back.
@@ -157,7 +163,10 @@ class NetworkRestorer(Restorer):
         if (values.ndim == 3) != (card.channels == 3) or card.dims != 2:
             wanted = "volumes" if card.dims == 3 else "colour images" if card.channels == 3 else "grey slices"
             raise UnsuitableModelError(f"This model takes {wanted} only.", "Choose another model.")
-        image, is_outside = self._entering(values)
+        intake = own_intake(self.intake, values)
+        if intake is None:
+            return Restored(values.copy(), int(np.count_nonzero(~np.isfinite(values))))
+        image, is_outside = self._entering(values, intake)
         if image.ndim == 3:
             image = np.ascontiguousarray(image.transpose(2, 0, 1))  # (3, H, W)
         tiling = Tiling(self.tile_px, card.size_multiple, self._bytes_per_px())
@@ -168,7 +177,7 @@ class NetworkRestorer(Restorer):
         )
         if image.ndim == 3:
             image = image.transpose(1, 2, 0)
-        return replace(self._leaving(image, values, is_outside, tile_px), routing=averaged(choices))
+        return replace(self._leaving(image, values, is_outside, intake, tile_px), routing=averaged(choices))
 
     def restore_volume(
         self, values: NDArray, strength: float, progress: Progress, region: slice | None = None
@@ -190,7 +199,11 @@ class NetworkRestorer(Restorer):
         if card.dims != 3 or values.ndim != 3:
             raise UnsuitableModelError("This model takes slices, not volumes.", "Choose another model.")
         original = np.ascontiguousarray(values, dtype=np.float32)
-        volume, is_outside = self._entering(original)
+        chosen = region or slice(None)
+        intake = own_intake(self.intake, original)
+        if intake is None:
+            return Restored(original[chosen].copy(), int(np.count_nonzero(~np.isfinite(original[chosen]))))
+        volume, is_outside = self._entering(original, intake)
         choices: list[RouterChoice] = []
         made, window = run_volume(
             volume,
@@ -201,9 +214,8 @@ class NetworkRestorer(Restorer):
             progress,
             region,
         )
-        chosen = region or slice(None)
         side = 0 if all(w >= s for w, s in zip(window, original.shape, strict=True)) else max(window)
-        restored = self._leaving(made, original[chosen], is_outside[chosen], side)
+        restored = self._leaving(made, original[chosen], is_outside[chosen], intake, side)
         restored = replace(restored, routing=averaged(choices))
         if strength >= 1.0:
             return restored
@@ -216,24 +228,39 @@ class NetworkRestorer(Restorer):
 
     # ------------------------------------------------------------------ inside
 
-    def _entering(self, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        low, high = self.intake.value_range
-        is_finite = np.isfinite(values)
-        is_outside = ~is_finite | (values < low) | (values > high)
-        return to_network(np.clip(np.where(is_finite, values, low), low, high), self.intake), is_outside
+    def _entering(self, values: NDArray[np.float32], intake: Intake) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """What the network sees, and which voxels keep their value."""
+        low, high = intake.value_range
+        is_outside = ~np.isfinite(values)
+        filled = np.where(is_outside, low, values)
+        if self._has_hard_limits:
+            is_outside |= (values < low) | (values > high)
+            filled = np.clip(filled, low, high)
+        return to_network(filled, intake), is_outside
 
     def _leaving(
-        self, made: NDArray[np.float32], values: NDArray[np.float32], is_outside: NDArray[np.bool_], tile_px: int
+        self,
+        made: NDArray[np.float32],
+        values: NDArray[np.float32],
+        is_outside: NDArray[np.bool_],
+        intake: Intake,
+        tile_px: int,
     ) -> Restored:
         if not np.isfinite(made).all():
             raise ComputeError(
                 "The model gave numbers that are not finite; nothing was changed",
                 "Try CPU as the device in the settings",
             )
-        low, high = self.intake.value_range
-        restored = np.clip(from_network(made, self.intake), low, high)
+        restored = from_network(made, intake)
+        if self._has_hard_limits:
+            restored = np.clip(restored, *intake.value_range)
         outside = int(np.count_nonzero(is_outside))
         return Restored(np.where(is_outside, values, restored).astype(np.float32), outside, tile_px)
+
+    @property
+    def _has_hard_limits(self) -> bool:
+        """Limits of the slice's own are where it is scaled, not where it ends."""
+        return self.intake.limits == "fixed"
 
     def _bytes_per_px(self) -> int:
         return architecture(self.model.card.architecture).bytes_per_px(self.model.card.config)
@@ -305,8 +332,31 @@ def chip_of(card: Card) -> str:
     return f"RESTORED · {card.name} {card.version}"
 
 
+def own_intake(intake: Intake, values: NDArray) -> Intake | None:
+    """The intake with native limits for these values: as the card says, or by their own percentiles.
+
+    Args:
+        intake: Of the card.
+        values: The slice or volume as it is given, degraded, in native units.
+
+    Returns:
+        An intake with fixed limits, for ``to_network`` and ``from_network``; None for values without spread, which
+        pass unchanged.
+    """
+    if intake.limits != "percentiles":
+        return intake
+    finite = np.asarray(values)[np.isfinite(values)]
+    if not finite.size:
+        return None
+    low, high = (float(value) for value in np.percentile(finite.astype(np.float64), PERCENTILES))
+    if high - low <= TINY_SPREAD * max(abs(low), abs(high)):
+        return None
+    return replace(intake, value_range=(low, high), limits="fixed")
+
+
 def to_network(values: NDArray, intake: Intake) -> NDArray[np.float32]:
-    """Native values to what the network sees."""
+    """Native values to what the network sees; ``own_intake`` gives the intake of a model with percentiles."""
+    _needs_fixed(intake)
     (low, high), (bottom, top) = intake.value_range, intake.network_range
     share = (values.astype(np.float64) - low) / (high - low)
     if intake.curve == "log":
@@ -316,11 +366,17 @@ def to_network(values: NDArray, intake: Intake) -> NDArray[np.float32]:
 
 def from_network(values: NDArray, intake: Intake) -> NDArray[np.float32]:
     """The way back; to a hundredth of a HU and better, because it is computed in double."""
+    _needs_fixed(intake)
     (low, high), (bottom, top) = intake.value_range, intake.network_range
     share = (values.astype(np.float64) - bottom) / (top - bottom)
     if intake.curve == "log":
         share = np.expm1(share * np.log1p(high - low)) / (high - low)
     return (share * (high - low) + low).astype(np.float32)
+
+
+def _needs_fixed(intake: Intake) -> None:
+    if intake.limits != "fixed":
+        raise ValueError("the limits are those of each slice: ask own_intake first")
 
 
 def _blended(original: NDArray[np.float32], restored: NDArray, strength: float) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -28,12 +29,23 @@ def test_a_card_survives_its_json():
     assert parse_card(CARD.to_json()).summary() == CARD.summary()
 
 
+def test_a_model_of_a_finer_grid_keeps_how_its_pairs_were_made():
+    card = replace(
+        CARD,
+        task="mr-super-resolution",
+        takes=(Intake("MR", "arbitrary", (0.0, 1000.0), (0.0, 4.0), limits="percentiles"),),
+        scale=4,
+        degradation={"kind": "mr-kspace", "factor": 4},
+    )
+    assert parse_card(card.to_json()) == card
+
+
 def test_cards_of_the_first_format_are_still_read():
     entries = CARD.summary()
     (intake,) = entries.pop("takes")
     for key in ("serves", "inputs", "region_engine", "dims", "extent_mm"):
         del entries[key]
-    del intake["curve"]
+    del intake["curve"], intake["limits"]
     old = parse_card(json.dumps({**entries, **intake, "format": 1}))
     assert old == CARD
 
@@ -45,6 +57,26 @@ def test_cards_of_the_first_format_are_still_read():
         ({"takes": [{"modality": "CT", "unit": "HU", "value_range": [float("nan"), 1]}]}, "value_range"),
         ({"takes": [{"modality": "CT", "unit": "HU"}]}, "value_range"),
         ({"takes": []}, "takes"),
+        ({"takes": [{"modality": "MR", "unit": "arbitrary", "value_range": [0, 1], "limits": "own"}]}, "limits"),
+        (
+            {
+                "takes": [
+                    {
+                        "modality": "MR",
+                        "unit": "arbitrary",
+                        "value_range": [0, 1],
+                        "limits": "percentiles",
+                        "curve": "log",
+                    }
+                ]
+            },
+            "linear",
+        ),
+        ({"scale": 0}, "scale"),
+        ({"scale": 2.0}, "scale"),
+        ({"scale": True}, "scale"),
+        ({"scale": 2, "dims": 3}, "scale"),
+        ({"degradation": ["mr-kspace"]}, "degradation"),
         ({"takes": [CARD.summary()["takes"][0]] * 2}, "twice"),
         ({"inputs": ["eval"]}, "inputs"),
         ({"serves": "coffee"}, "serves"),

@@ -50,6 +50,42 @@ def test_values_come_back_within_a_hundredth_of_a_hu(network_range, curve):
     assert restored.outside_range == 0
 
 
+MR = (Intake("MR", "arbitrary", (0.0, 1000.0), (0.0, 4.0), limits="percentiles"),)
+
+
+def _mr(shape=(50, 70)):
+    return np.random.default_rng(0).gamma(2.0, 150.0, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("gain", [1e-3, 1.0, 4e5])
+def test_limits_of_the_slice_itself_invert_exactly_and_clip_nothing(gain):
+    values = _mr() * np.float32(gain)
+    values[4, 4] = np.nan
+    restored = _restorer(_Change(), takes=MR).restore_slice(values)
+    finite = np.isfinite(values)
+    np.testing.assert_allclose(restored.values[finite], values[finite], rtol=2e-6, atol=1e-6 * values[finite].max())
+    assert np.isnan(restored.values[4, 4])
+    assert restored.outside_range == 1
+
+
+def test_a_network_sees_the_percentiles_of_a_slice_at_the_ends_of_its_range():
+    values = _mr()
+    low, high = np.percentile(values, (0.5, 99.5))
+    restored = _restorer(_Change(1.0), takes=MR).restore_slice(values)
+    np.testing.assert_allclose(restored.values, values + (high - low) / 4.0, rtol=1e-4)
+    assert restored.values.max() > high
+
+
+@pytest.mark.parametrize("level", [0.0, -3.5, 1e6])
+def test_a_slice_without_spread_passes_unchanged(level):
+    values = np.full((16, 16), level, np.float32)
+    values[0, 0] = np.nan
+    network = _Change(1.0)
+    restored = _restorer(network, takes=MR).restore_slice(values)
+    np.testing.assert_array_equal(restored.values, values)
+    assert network.seen == []
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (33, 47), (64, 65), (5, 200)])
 def test_any_size_comes_back_as_it_was(shape):
     assert _restorer(_Change(1.0)).restore_slice(_slice(shape, 0, 100)).values.shape == shape
