@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from medapp.errors import MedappError
-from medapp.store import codec, region_maps, revisions, tables
+from medapp.store import codec, data_sets, region_maps, revisions, tables
 from medapp.store.database import Database
 from medapp.store.voxels import file_sha256
 
@@ -40,6 +40,7 @@ def find_problems(database: Database, voxels: Path, progress: Callable[[], None]
             except MedappError as error:
                 found.append(f"edit {seq}: {error.message}")
         found += region_maps.find_damaged(connection)
+        found += data_sets.find_damaged(connection)
         columns = (tables.series.c.voxels_sha256, tables.series.c.padding_sha256, tables.series.c.alpha_sha256)
         names = {name for row in connection.execute(select(*columns)) for name in row if name}
     for name in sorted(names):

@@ -122,6 +122,33 @@ def decode_edit(data: bytes) -> Edit:
         raise _damaged() from error
 
 
+def edited_place(data: bytes) -> tuple[str, int | None]:
+    """The matte and the first slice along z whose voxels an encoded edit changes, without inflating them.
+
+    Returns:
+        Its id and slice; empty and None for an edit of anything but voxels.
+
+    Raises:
+        ProjectDamagedError: The bytes hold no edit.
+    """
+    try:
+        magic, _, n_text, _ = _PREFIX.unpack_from(data)
+        if magic != MAGIC:
+            raise _damaged()
+        return _place_in(json.loads(data[_PREFIX.size : _PREFIX.size + n_text]))
+    except (struct.error, ValueError, KeyError, TypeError, IndexError) as error:
+        raise _damaged() from error
+
+
+def _place_in(header: dict[str, Any]) -> tuple[str, int | None]:
+    if header["edit"] == "stroke":
+        return str(header["matte"]), min((int(start[0]) for _, start, _ in header["patches"]), default=None)
+    if header["edit"] == "compound":
+        places = [_place_in(part) for part in header["edits"]]
+        return next((place for place in places if place[1] is not None), ("", None))
+    return "", None
+
+
 def _edit_header(edit: Edit, arrays: list[NDArray]) -> dict[str, Any]:
     match edit:
         case Stroke():

@@ -15,7 +15,7 @@ from medapp.annotation.annotation import Annotation
 from medapp.annotation.edits import ChangeSeries, Compound, Edit
 from medapp.annotation.history import Kind, StoredStep
 from medapp.errors import ProjectDamagedError, ProjectError
-from medapp.store import codec, revisions, tables
+from medapp.store import codec, effort, revisions, tables
 from medapp.store.database import Database
 from medapp.store.series import change_series, now
 
@@ -154,8 +154,10 @@ def prune_journal(
         if place >= keep_steps or (place >= min_steps and total > keep_bytes):
             surplus.append(seq)
     for start in range(0, len(surplus), _BATCH_ROWS):
+        numbers = surplus[start : start + _BATCH_ROWS]
         with database.write() as connection:
-            connection.execute(delete(journal).where(journal.c.seq.in_(surplus[start : start + _BATCH_ROWS])))
+            effort.keep_facts(connection, numbers)
+            connection.execute(delete(journal).where(journal.c.seq.in_(numbers)))
 
 
 def _batches(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:

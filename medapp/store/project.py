@@ -20,7 +20,9 @@ from medapp.annotation.history import History, Kind
 from medapp.errors import ProjectError, SaveFailedError
 from medapp.store import codec, keeping, opening, revisions, tables
 from medapp.store.checking import find_problems
+from medapp.store.data_sets import DataSetCase, DataSetShelf, DataSetVersion
 from medapp.store.database import Database, explained
+from medapp.store.effort import EffortShelf, MatteEffort
 from medapp.store.keeping import JournalEntry
 from medapp.store.lock import WriterLock
 from medapp.store.region_maps import RegionMapInfo, RegionMapRevision, RegionMapShelf
@@ -30,7 +32,10 @@ from medapp.store.shelf import SeriesShelf, meta, png, set_meta
 from medapp.store.voxels import VoxelWriter, sweep
 
 __all__ = [
+    "DataSetCase",
+    "DataSetVersion",
     "JournalEntry",
+    "MatteEffort",
     "Project",
     "Recovered",
     "RegionMapInfo",
@@ -53,7 +58,7 @@ class Recovered:
     at: str
 
 
-class Project(SeriesShelf, RegionMapShelf):
+class Project(SeriesShelf, RegionMapShelf, DataSetShelf, EffortShelf):
     """A project folder ``name.medapp``: ``project.sqlite`` and immutable ``voxels/<sha256>``.
 
     Made by ``create`` or ``open``; usable as a context manager. Calls may come from several threads.

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, func, insert, select
 
 from medapp.errors import MedappError
-from medapp.store import codec, region_maps, revisions, tables
+from medapp.store import codec, data_sets, region_maps, revisions, tables
 from medapp.store.database import Database, driver
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,14 @@ def _copy_all(source: Any, restored: Database) -> int:
                 target.execute(insert(tables.region_maps).values(**row))
                 number = tables.region_maps.c.region_map_id == row["region_map_id"]
                 region_maps.region_map_from(target.execute(select(tables.region_maps).where(number)).mappings().one())
+        for row in _rows(source, target, tables.training_roles, "number"):
+            with _attempt(target):
+                target.execute(insert(tables.training_roles).values(**row))
+        for row in _rows(source, target, tables.data_sets, "number"):
+            with _attempt(target):
+                target.execute(insert(tables.data_sets).values(**row))
+                number = tables.data_sets.c.number == row["number"]
+                data_sets.version_from(target.execute(select(tables.data_sets).where(number)).mappings().one())
     return edits
 
 

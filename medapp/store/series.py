@@ -43,6 +43,7 @@ class SeriesInfo:
         created: ISO time with zone; shown, never used for order.
         is_trashed: In the trash, not in the tree.
         thumbnail: PNG, or None.
+        is_reference: A person marked it as what a restored series should look like.
     """
 
     series_id: str
@@ -74,6 +75,7 @@ class SeriesInfo:
     is_trashed: bool
     voxels_sha256: str
     thumbnail: bytes | None = field(default=None, repr=False)
+    is_reference: bool = False
 
     @property
     def shape_zyx(self) -> tuple[int, int, int]:
@@ -124,6 +126,7 @@ def info_from(row: RowMapping) -> SeriesInfo:
         is_trashed=row["trashed_at"] is not None,
         voxels_sha256=row["voxels_sha256"],
         thumbnail=row.get("thumbnail"),
+        is_reference=bool(row["is_reference"]),
     )
 
 
@@ -171,8 +174,8 @@ def change_series(connection: Connection, series_id: str, changes: dict[str, Any
                 if value not in STATES:
                     raise ValueError(f"unknown state {value}")
                 columns["state"] = value
-            case "included":
-                columns["included"] = bool(value)
+            case "included" | "is_reference":
+                columns[name] = bool(value)
             case "group":
                 columns["group_name"] = str(value)
             case "title":

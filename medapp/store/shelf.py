@@ -222,10 +222,20 @@ class SeriesShelf:
         return self._insert_series(columns, writer, thumbnail, None)
 
     def set_series(self, series_id: str, **changes: Any) -> None:
-        """Change ``state``, ``included``, ``group``, ``title``, ``problems`` or ``is_trashed`` of a series."""
+        """Change ``state``, ``included``, ``is_reference``, ``group``, ``title``, ``problems`` or ``is_trashed``."""
         self._must_write()
         with self._database.write() as connection:
             change_series(connection, series_id, changes)
+
+    def set_reference(self, series_id: str, is_reference: bool) -> None:
+        """Mark a series as what a restored one should look like: restoration models are retrained from it.
+
+        Raises:
+            ProjectError: There is no such series.
+            SaveFailedError: The project cannot be written.
+        """
+        self.series_info(series_id)
+        self.set_series(series_id, is_reference=is_reference)
 
     def set_thumbnail(self, series_id: str, thumbnail: bytes | NDArray[np.uint8]) -> None:
         """Give a series another thumbnail."""

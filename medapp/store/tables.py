@@ -14,12 +14,14 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
+    text,
 )
 
 APPLICATION_ID = 0x6D656461  # "meda"
-SCHEMA_VERSION = 4
-HEAD_REVISION = "0004"
-REVISIONS = ("0001", "0002", "0003", "0004")  # every alembic revision that this medapp knows, oldest first
+SCHEMA_VERSION = 5
+HEAD_REVISION = "0005"
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")  # every alembic revision that this medapp knows, oldest first
 
 metadata = MetaData(
     naming_convention={
@@ -66,6 +68,7 @@ series = Table(
     Column("alpha_sha256", String),
     Column("state", String, nullable=False),
     Column("included", Boolean, nullable=False),
+    Column("is_reference", Boolean, nullable=False, server_default=text("0")),
     Column("group_name", Text, nullable=False),
     Column("reader", Text, nullable=False),
     Column("provenance", Text, nullable=False),
@@ -98,6 +101,46 @@ journal = Table(
     Column("edit", LargeBinary, nullable=False),
     Column("created_at", String, nullable=False),
     Index("ix_journal_series_id_seq", "series_id", "seq"),
+    sqlite_autoincrement=True,
+)
+
+# What is known of edits that have left the journal: enough to tell what a matte cost.
+edit_facts = Table(
+    "edit_facts",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("series_id", String, ForeignKey("series.series_id"), nullable=False),
+    Column("matte_id", String, nullable=False),
+    Column("slice_index", Integer),
+    Column("kind", String, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("created_at", String, nullable=False),
+    Index("ix_edit_facts_series_id", "series_id"),
+)
+
+# Frozen choices of what trains and what judges: inserted, never updated.
+data_sets = Table(
+    "data_sets",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("kind", String, nullable=False),
+    Column("reader", Text, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("sha256", String, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# Which patient groups and series train and which judge; a role once given stays.
+training_roles = Table(
+    "training_roles",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("role", String, nullable=False),
+    UniqueConstraint("kind", "key"),
     sqlite_autoincrement=True,
 )
 

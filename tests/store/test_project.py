@@ -218,7 +218,7 @@ def test_the_database_is_set_as_the_format_says(tmp_path):
         "busy_timeout": 5000,
         "mmap_size": found["mmap_size"],
         "application_id": 0x6D656461,
-        "user_version": 4,
+        "user_version": 5,
     }
     assert not found["mmap_size"]
 
