@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _first(workspace: Workspace) -> str:
     for card in workspace.library.list():
-        if card.serves == "matting":
+        if card.serves == "matting" and not workspace.library.is_successor(card):
             return card.id
     raise UsageError("There is no matting model in the library.", "Import one, or name it with --model.")
 

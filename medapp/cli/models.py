@@ -48,10 +48,12 @@ def run(arguments: argparse.Namespace) -> int:
     if not isinstance(outcome, Done):
         return _print(outcome)
     if arguments.action == "show":
-        chosen = [model for model in outcome.result if model["id"] == arguments.id]
+        chosen = [model for model in outcome.result if arguments.id in (model["id"], model.get("in_use"))]
         if not chosen:
             return _print(Refused(f"There is no model {arguments.id}.", "List them: medapp models list"))
-        print(json.dumps(chosen[0], indent=2, ensure_ascii=False))
+        is_line = chosen[0].get("in_use", chosen[0]["id"]) != chosen[0]["id"]
+        told = {key: value for key, value in chosen[0].items() if is_line or key not in ("in_use", "history")}
+        print(json.dumps(told, indent=2, ensure_ascii=False))
         return 0
     for model in outcome.result:
         modalities = [intake["modality"] for intake in model["takes"]]

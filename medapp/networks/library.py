@@ -1,10 +1,13 @@
-"""The models at hand: those that come with medapp, and the user's own."""
+"""The models at hand: those that come with medapp, the user's own, and which retrained one serves for which."""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 RECIPE_SUFFIX = ".recipe.json"
+ADOPTED = "adopted.json"
+"""In the user's folder: which adopted models serve for which, oldest first."""
+ADOPTED_FORMAT = 1
+LINE = "retrained_line"
+"""Entry of ``Card.training`` of a retrained model: the id of the first model of its line."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class ModelLibrary:
         cards: dict[str, Card] = {}
         for folder in self._folders:
             for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-                if path.name.endswith(RECIPE_SUFFIX):
+                if path.name.endswith(RECIPE_SUFFIX) or path.name == ADOPTED:
                     continue
                 try:
                     card = read_card(path)
@@ -103,6 +111,157 @@ class ModelLibrary:
             self._let_go(next(iter(self._loaded)))
         return self._loaded[key]
 
+    # --------------------------------------------------------------------------------------------------- adopted models
+
+    def line(self, model_id: str) -> str:
+        """The first model of the line that a model belongs to; its own id where it was not retrained."""
+        try:
+            first = self.card(model_id).training.get(LINE)
+        except WeightsError:
+            return model_id
+        return first if isinstance(first, str) and first else model_id
+
+    def is_successor(self, card: Card) -> bool:
+        """True for a retrained model that is listed under the first one of its line."""
+        return self.line(card.id) != card.id and self._has(self.line(card.id))
+
+    def in_use(self, model_id: str) -> str:
+        """Which model answers when this one is asked for.
+
+        The first model of a line stands for whatever was adopted last and is still there; a later one, asked for by
+        its own id, stands for itself.
+        """
+        for adopted in reversed(self._histories().get(model_id, ())):
+            if self._has(adopted):
+                return adopted
+            _log.warning("the adopted model %s is not there any more; the one before it serves", adopted)
+        return model_id
+
+    def history(self, model_id: str) -> tuple[str, ...]:
+        """What serves or has served in a model's line and was not rolled back: the first one, then adopted ones."""
+        first = self.line(model_id)
+        return (first, *self._histories().get(first, ()))
+
+    def next_id(self, model_id: str) -> str:
+        """A free id for the next model of a line: ``soft-matting.2``, ``soft-matting.3``..."""
+        first, number = self.line(model_id), 2
+        while any(self._taken(f"{first}.{number}", folder) for folder in self._folders):
+            number += 1
+        return f"{first}.{number}"
+
+    def adopt(self, weights: Mapping[str, torch.Tensor], card: Card) -> Card:
+        """Keep a retrained model under an id of its own and let it serve for its line from now on.
+
+        Files first, then the entry, each renamed into place: a kill between leaves everything as it was. The same
+        weights are kept once, however often they are adopted.
+
+        Args:
+            weights: As ``load_state_dict`` takes them.
+            card: Its ``training`` names the line; the id is a wish that is kept where it is free.
+
+        Returns:
+            The card as kept.
+
+        Raises:
+            WeightsError: The folder cannot be written, or what is known of adopted models was written by a newer
+                medapp.
+        """
+        from medapp.networks.checkpoint import keep_weights
+
+        first = str(card.training[LINE])
+        histories = self._histories(must_be_sound=True)
+        if any(self._taken(card.id, folder) for folder in self._folders):
+            card = replace(card, id=self.next_id(first))
+        kept = keep_weights(weights, card, self._user)
+        for ending in (".safetensors", ".json"):
+            _sync(self._user / f"{kept.id}{ending}")  # before anything names it
+        twin = next((c for c in self._own(first) if c.sha256 == kept.sha256 and c.id != kept.id), None)
+        if twin is not None:
+            for ending in (".json", ".safetensors"):
+                (self._user / f"{kept.id}{ending}").unlink(missing_ok=True)
+            kept = twin
+        before = histories.get(first, ())
+        if before[-1:] != (kept.id,):
+            self._write_histories({**histories, first: (*before, kept.id)})
+        return kept
+
+    def roll_back(self, model_id: str) -> tuple[str, str]:
+        """Let the model before the adopted one serve again; files stay.
+
+        Returns:
+            The model that serves now, and the one that did.
+
+        Raises:
+            WeightsError: Nothing was adopted in this line, or the folder cannot be written.
+        """
+        first = self.line(model_id)
+        if not self._has(first):
+            raise WeightsError(f"There is no model '{model_id[:60]}'", "medapp models lists what is there")
+        histories = self._histories(must_be_sound=True)
+        before = histories.get(first, ())
+        if not before:
+            raise WeightsError(
+                f"Nothing was adopted for '{first}', so there is nothing to roll back", "The first model serves already"
+            )
+        served = self.in_use(first)
+        while before and before[-1] != served:  # entries whose files are gone
+            before = before[:-1]
+        self._write_histories({**histories, first: before[:-1]})
+        return self.in_use(first), served
+
+    def _own(self, first: str) -> tuple[Card, ...]:
+        return tuple(card for card in self.list() if card.training.get(LINE) == first)
+
+    def _taken(self, model_id: str, folder: Path) -> bool:
+        return any((folder / f"{model_id}{ending}").exists() for ending in (".json", ".safetensors"))
+
+    def _has(self, model_id: str) -> bool:
+        try:
+            path = self._find(model_id)
+        except WeightsError:
+            return False
+        return path.with_name(f"{model_id}.safetensors").is_file()
+
+    def _histories(self, must_be_sound: bool = False) -> dict[str, tuple[str, ...]]:
+        path = self._user / ADOPTED
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            is_known = content["format"] <= ADOPTED_FORMAT
+            histories = {str(first): tuple(map(str, ids)) for first, ids in content["adopted"].items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if must_be_sound:
+                raise WeightsError(
+                    "The list of adopted models is damaged; nothing was changed",
+                    f"Move {ADOPTED} out of the folder of your models; the models themselves stay",
+                ) from error
+            _log.error("the list of adopted models is damaged; the first models serve")
+            return {}
+        if not is_known and must_be_sound:
+            raise WeightsError(
+                "The list of adopted models was written by a newer medapp; it was not changed", "Update medapp"
+            )
+        return histories
+
+    def _write_histories(self, histories: Mapping[str, tuple[str, ...]]) -> None:
+        content = {"format": ADOPTED_FORMAT, "adopted": {first: list(ids) for first, ids in histories.items() if ids}}
+        partial = self._user / f"{ADOPTED}.{os.getpid()}.part"
+        try:
+            self._user.mkdir(parents=True, exist_ok=True)
+            with partial.open("w", encoding="utf-8") as file:
+                json.dump(content, file, indent=2, sort_keys=True)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self._user / ADOPTED)
+        except OSError as error:
+            raise WeightsError(
+                "The adopted model cannot be noted: the folder cannot be written; the model in use stays",
+                "Free disk space",
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
     def free(self) -> None:
         """Let all loaded models go."""
         for key in tuple(self._loaded):
@@ -121,3 +280,11 @@ class ModelLibrary:
                 if path.is_file() and not path.name.endswith(RECIPE_SUFFIX):
                     return path
         raise WeightsError(f"There is no model '{model_id[:60]}'", "medapp models lists what is there")
+
+
+def _sync(path: Path) -> None:
+    try:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise WeightsError("The model cannot be kept: the folder cannot be written", "Free disk space") from error

@@ -20,6 +20,9 @@ FILTER_ID = "filter-nlm"
 def list_models(request: ModelsRequest, workspace: Workspace, progress: Progress) -> tuple[dict[str, Any], ...]:
     """Every model, best fit first; with a series each says how it fits and why. Loads no torch.
 
+    A retrained model is listed under the first one of its line, with what is known of the one that serves: ``in_use``
+    is its id, ``history`` what served before and can be rolled back to.
+
     Raises:
         ProjectError: The series cannot be read.
     """
@@ -27,11 +30,18 @@ def list_models(request: ModelsRequest, workspace: Workspace, progress: Progress
     if request.project and request.series_id:
         facts = ScanFacts.of(workspace.project(request.project).scan(request.series_id))
     rows = []
-    for card in workspace.library.list():
+    library = workspace.library
+    for listed in library.list():
+        if library.is_successor(listed):
+            continue
+        card = library.card(library.in_use(listed.id))
         fit = fit_card(facts, card) if facts is not None and card.takes else None
         rows.append(
             {
                 **card.summary(),
+                "id": listed.id,
+                "in_use": card.id,
+                "history": list(library.history(listed.id)),
                 "title": card.name,
                 "kind": {"restoration": "restored"}.get(card.serves, card.serves),
                 "fit": fit.level if fit else None,

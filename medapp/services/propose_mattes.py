@@ -63,11 +63,12 @@ def propose_mattes(request: MattingRequest, workspace: Workspace, progress: Prog
 
 
 def matting_proposer(model_id: str, workspace: Workspace) -> MattingProposer:
-    """The loaded model of this id.
+    """The loaded model of this id, or the one that was adopted for it.
 
     Raises:
         WeightsError: It is missing, serves something else, or its file has changed.
     """
+    model_id = workspace.library.in_use(model_id)
     card = workspace.library.card(model_id)
     if card.serves != "matting":
         raise WeightsError(f"The model {card.name} makes no mattes.", "Choose a model that serves matting.")

@@ -123,13 +123,15 @@ def prepare(request: PrepareModelRequest, workspace: Workspace, progress: Progre
         ComputeError: The device is not there.
     """
     if not request.model_id.startswith("filter-"):
-        workspace.library.load(request.model_id, request.device)
+        library = workspace.library
+        library.load(library.in_use(request.model_id), request.device)
 
 
 def _restorer(request: RestoreRequest, scan: Scan, workspace: Workspace) -> Restorer:
     if request.model_id.startswith("filter-"):
         return classical_restorer(request.model_id, scan.modality)
-    model = workspace.library.load(request.model_id, request.device)
+    library = workspace.library
+    model = library.load(library.in_use(request.model_id), request.device)
     if model.card.serves != "restoration":
         raise UnsuitableModelError(f"{model.card.name} restores no scans.", "Choose a model that restores.")
     return NetworkRestorer(model, request.tile_px, scan.modality)

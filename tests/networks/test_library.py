@@ -11,8 +11,8 @@ from medapp.networks.library import ModelLibrary
 from medapp.networks.registry import build_network
 from medapp.paths import shipped_models_dir
 from medapp.progress import Progress
-from medapp.requests import ImportModelRequest
-from medapp.services.models import import_model
+from medapp.requests import ImportModelRequest, ModelsRequest
+from medapp.services.models import import_model, list_models
 from medapp.services.workspace import Workspace
 from tests.networks.test_card import CARD
 
@@ -100,3 +100,106 @@ def test_a_foreign_checkpoint_with_a_card_beside_it_joins_the_library(tmp_path):
     (tmp_path / "mine.json").unlink()
     model_id = import_model(ImportModelRequest(str(tmp_path / "mine.pth"), "restore_rwkv"), workspace, Progress())
     assert workspace.library.load(model_id, "cpu").card.name == "Restore-RWKV"  # as published
+
+
+RETRAINED = {"training": {"retrained_line": "toy-1"}}
+
+
+def _line(tmp_path, count=1):
+    """A shipped model and retrained ones that were adopted in turn."""
+    _put(tmp_path / "shipped")
+    library = ModelLibrary(tmp_path / "shipped", tmp_path / "user")
+    for number in range(2, 2 + count):
+        torch.manual_seed(number)
+        weights = build_network(CARD.architecture, CONFIG).state_dict()
+        library.adopt(weights, replace(CARD, config=CONFIG, id="toy-1.2", version=f"1.{number}", **RETRAINED))
+    return library
+
+
+def test_an_adopted_model_answers_for_the_first_of_its_line_until_it_is_rolled_back(tmp_path):
+    library = _line(tmp_path, 2)
+    shipped = (tmp_path / "shipped" / "toy-1.safetensors").read_bytes()
+    assert library.in_use("toy-1") == "toy-1.3"
+    assert library.history("toy-1.2") == ("toy-1", "toy-1.2", "toy-1.3")
+    assert library.load(library.in_use("toy-1"), "cpu").card.version == "1.3"
+
+    assert library.roll_back("toy-1") == ("toy-1.2", "toy-1.3")
+    assert library.roll_back("toy-1.2") == ("toy-1", "toy-1.2")
+    assert library.in_use("toy-1") == "toy-1"
+    with pytest.raises(WeightsError, match="nothing to roll back"):
+        library.roll_back("toy-1")
+    assert library.load("toy-1.3", "cpu").card.version == "1.3"  # nothing was deleted
+    assert (tmp_path / "shipped" / "toy-1.safetensors").read_bytes() == shipped
+    assert library.next_id("toy-1") == "toy-1.4"
+
+
+def test_the_same_weights_adopted_again_are_kept_once(tmp_path):
+    library = _line(tmp_path)
+    weights = library.load("toy-1.2", "cpu").network.state_dict()
+    library.roll_back("toy-1")
+    again = library.adopt(weights, replace(library.card("toy-1.2"), id="toy-1.2"))
+    assert (again.id, library.in_use("toy-1")) == ("toy-1.2", "toy-1.2")
+    assert sorted(p.name for p in (tmp_path / "user").iterdir()) == [
+        "adopted.json",
+        "toy-1.2.json",
+        "toy-1.2.safetensors",
+    ]
+
+
+def test_where_an_adopted_file_vanished_the_one_before_it_serves(tmp_path):
+    library = _line(tmp_path, 2)
+    (tmp_path / "user" / "toy-1.3.safetensors").unlink()
+    assert library.in_use("toy-1") == "toy-1.2"
+    assert library.roll_back("toy-1") == ("toy-1", "toy-1.2")
+
+
+def test_a_kill_before_the_entry_leaves_the_model_in_use(tmp_path, monkeypatch):
+    library = _line(tmp_path)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    torch.manual_seed(9)
+    weights = build_network(CARD.architecture, CONFIG).state_dict()
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "_write_histories", killed)
+        with pytest.raises(KeyboardInterrupt):
+            library.adopt(weights, replace(CARD, config=CONFIG, id="toy-1.3", **RETRAINED))
+    assert library.in_use("toy-1") == "toy-1.2"
+    kept = library.adopt(weights, replace(CARD, config=CONFIG, id="toy-1.3", **RETRAINED))
+    assert kept.id == library.in_use("toy-1") == "toy-1.3"
+
+
+def test_a_full_disk_keeps_the_model_in_use(tmp_path, monkeypatch):
+    library = _line(tmp_path)
+    before = (tmp_path / "user" / "adopted.json").read_text()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("medapp.networks.library.os.fsync", full)
+    torch.manual_seed(9)
+    weights = build_network(CARD.architecture, CONFIG).state_dict()
+    with pytest.raises(WeightsError, match="cannot be written"):
+        library.adopt(weights, replace(CARD, config=CONFIG, id="toy-1.3", **RETRAINED))
+    assert library.in_use("toy-1") == "toy-1.2"
+    assert (tmp_path / "user" / "adopted.json").read_text() == before
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 99, "adopted": {"toy-1": ["toy-1.2"]}}'])
+def test_a_list_of_adopted_models_that_cannot_be_read_is_never_overwritten(tmp_path, text, caplog):
+    library = _line(tmp_path)
+    (tmp_path / "user" / "adopted.json").write_text(text)
+    assert library.in_use("toy-1") in ("toy-1", "toy-1.2")
+    with pytest.raises(WeightsError, match=r"damaged|newer"):
+        library.roll_back("toy-1")
+    assert (tmp_path / "user" / "adopted.json").read_text() == text
+
+
+def test_lists_show_one_entry_a_line_with_what_serves(tmp_path, monkeypatch):
+    library = _line(tmp_path)
+    workspace = Workspace()
+    monkeypatch.setattr(workspace, "_library", library)
+    (row,) = [row for row in list_models(ModelsRequest(), workspace, Progress()) if row["id"].startswith("toy")]
+    assert (row["id"], row["in_use"], row["version"]) == ("toy-1", "toy-1.2", "1.2")
+    assert row["history"] == ["toy-1", "toy-1.2"]
