@@ -13,77 +13,64 @@ from medapp.errors import UsageError
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress, ProgressEvent
 
+STANDARD_OUTPUT = "-"
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``evaluate`` to the command line."""
     parser = subparsers.add_parser("evaluate", help="measure a task on held-out patients against classical methods")
-    parser.add_argument("--task", required=True, help="ct-denoise, depth-completion or matting")
+    parser.add_argument("--task", required=True, help="ct-denoise, mr-super-resolution, matting or depth-completion")
     parser.add_argument("--model", help="one model of the library; default: all models of the task")
     parser.add_argument("--models-dir", type=Path, help="look for models here instead of in the library")
     parser.add_argument("--data", type=Path, help="folder of scans; default: the val rows of $MEDAPP_SHARED/data")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the result here as well; - = print it instead of the table"
+    )
     parser.add_argument("--slices", type=int, default=5, help="slices of each subject, evenly spaced")
-    parser.add_argument("--quick", action="store_true", help="quarter dose with the soft kernel only")
+    parser.add_argument("--quick", action="store_true", help="fewer conditions or cases, to try things")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = as torch chooses")
     parser.add_argument("--update-card", action="store_true", help="write the figures into the card of --model")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate; prints the result as JSON."""
-    if arguments.task == "depth-completion":
-        return _depth(arguments)
-    from medapp.services.evaluate import card_figures, evaluate
-    from medapp.services.evaluate_mattes import TASK as MATTING
-    from medapp.services.evaluate_mattes import card_figures as matting_figures
-    from medapp.services.evaluate_mattes import evaluate_mattes
+    """Evaluate; prints a table, or JSON with ``--json -``."""
+    from medapp.services.evaluation import tasks
 
     data = arguments.data or paths.shared_data_dir()
+    if arguments.task not in tasks.TASKS:
+        raise UsageError(f"The task '{arguments.task[:40]}' cannot be evaluated", f"Tasks: {', '.join(tasks.TASKS)}")
     if not data.exists():
         raise UsageError("There are no evaluation data at this place", "Set MEDAPP_SHARED, or use --data DIR")
     if arguments.slices < 1:
         raise UsageError("--slices must be at least 1", "The default is 5")
     if arguments.update_card and not (arguments.model and arguments.models_dir):
         raise UsageError("--update-card needs --model and --models-dir", "Say which card in which folder")
+    if arguments.threads > 0:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
     shipped = arguments.models_dir or paths.shipped_models_dir()
     library = ModelLibrary(shipped, arguments.models_dir or paths.user_models_dir())
-    if arguments.task == MATTING:
-        result = evaluate_mattes(library, data, Progress(_show), arguments.model)
-    else:
-        result = evaluate(
-            arguments.task, library, data, Progress(_show), arguments.model, arguments.slices, not arguments.quick
-        )
+    result = tasks.evaluate(
+        arguments.task, library, data, Progress(_show), arguments.model, arguments.slices, arguments.quick
+    )
     if arguments.update_card:
         card = library.card(arguments.model)
-        figures = matting_figures(result) if arguments.task == MATTING else card_figures(result, card.id)
-        kept = replace(card, figures={**card.figures, **figures})
+        kept = replace(card, figures={**card.figures, **tasks.card_figures(result, card.id)})
         (shipped / f"{card.id}.json").write_text(kept.to_json(), encoding="utf-8")
     text = json.dumps(result, indent=2)
-    if arguments.json:
-        try:
-            arguments.json.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UsageError("The result file cannot be written", "Choose another place with --json") from error
-    print(text)
+    if arguments.json and arguments.json != STANDARD_OUTPUT:
+        _write(Path(arguments.json), text)
+    print(text if arguments.json == STANDARD_OUTPUT else tasks.table(result))
     return 0
 
 
-def _depth(arguments: argparse.Namespace) -> int:
-    """Depth completion has points instead of doses; the table is printed as JSON."""
-    from medapp.services.evaluate_depth import card_figures, evaluate_depth
-
-    shipped = arguments.models_dir or paths.shipped_models_dir()
-    library = ModelLibrary(shipped, arguments.models_dir or paths.user_models_dir())
-    data = arguments.data or paths.shared_data_dir()
-    result = evaluate_depth(library, data, Progress(_show), arguments.model, seeds=1 if arguments.quick else 3)
-    if arguments.update_card:
-        card = library.card(arguments.model)
-        kept = replace(card, figures=card_figures(result, card.id))
-        (shipped / f"{card.id}.json").write_text(kept.to_json(), encoding="utf-8")
-    text = json.dumps(result, indent=2)
-    if arguments.json:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
-    return 0
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError("The result file cannot be written", "Choose another place with --json") from error
 
 
 def _show(event: ProgressEvent) -> None:

@@ -47,7 +47,10 @@ class MatteErrors:
 
 
 def compare_mattes(
-    alpha: NDArray[np.float32], reference: NDArray[np.float32], unknown: NDArray[np.bool_] | None = None
+    alpha: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    unknown: NDArray[np.bool_] | None = None,
+    flat_as_zero: bool = False,
 ) -> MatteErrors:
     """All errors of a matte.
 
@@ -55,12 +58,13 @@ def compare_mattes(
         alpha, reference: ``(H, W)`` float, 0..1.
         unknown: ``(H, W)`` bool, the pixels to measure; None = all. Gradients and connectivity look at the whole mattes
             and are then summed over these pixels.
+        flat_as_zero: See ``gradient_error``.
     """
     region = np.ones(alpha.shape, dtype=bool) if unknown is None else unknown
     return MatteErrors(
         sad=sad(alpha, reference, region),
         mse=mse(alpha, reference, region),
-        gradient=gradient_error(alpha, reference, region),
+        gradient=gradient_error(alpha, reference, region, flat_as_zero),
         connectivity=connectivity_error(alpha, reference, region),
         soft_dice=soft_dice(alpha[region], reference[region]),
         region="all" if unknown is None else "unknown",
@@ -80,17 +84,20 @@ def mse(alpha: NDArray, reference: NDArray, region: NDArray[np.bool_] | None = N
     return float(difference.sum() / max(difference.size, 1))
 
 
-def gradient_error(alpha: NDArray, reference: NDArray, region: NDArray[np.bool_] | None = None) -> float:
+def gradient_error(
+    alpha: NDArray, reference: NDArray, region: NDArray[np.bool_] | None = None, flat_as_zero: bool = False
+) -> float:
     """Squared difference of the gradient magnitudes at sigma 1.4, summed / 1000.
 
-    Each matte is first stretched to 0..1 on its own, which a constant one cannot be: nan.
+    Each matte is first stretched to 0..1 on its own, which a constant one cannot be: nan, as the published evaluators
+    give, or with ``flat_as_zero`` a matte without edges, so that a method that finds nothing is not left out of means.
     """
     stretched = []
     for matte in (_in_255(alpha), _in_255(reference)):
         low, high = matte.min(), matte.max()
-        if low == high:
+        if low == high and not flat_as_zero:
             return float("nan")
-        stretched.append((matte - low) / (high - low))
+        stretched.append((matte - low) / max(high - low, 1.0))
     along = _gradient_filter()
     strengths = [
         np.hypot(ndimage.correlate(matte, along, mode="nearest"), ndimage.correlate(matte, along.T, mode="nearest"))

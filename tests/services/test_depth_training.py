@@ -12,7 +12,7 @@ from medapp.networks.card import read_card
 from medapp.networks.library import ModelLibrary
 from medapp.paths import shipped_models_dir
 from medapp.progress import Progress
-from medapp.services.evaluate_depth import card_figures, evaluate_depth
+from medapp.services.evaluation.depth import card_figures, evaluate_depth
 from medapp.training.completion import is_depth_recipe, read_completion_recipe
 
 CONFIG = {"widths": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "embedding": 16, "heads": 2, "seed_bins": 4}

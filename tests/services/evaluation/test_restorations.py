@@ -10,7 +10,7 @@ from medapp.cli.main import main
 from medapp.errors import UsageError
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
-from medapp.services.evaluate import evaluate
+from medapp.services.evaluation.restorations import evaluate
 from medapp.services.train import train
 from tests.training.making import make_data, make_recipe
 
@@ -53,7 +53,7 @@ def test_input_filters_and_models_are_measured_on_the_same_patients(tmp_path, da
 
 def test_the_figures_go_into_the_card_and_the_model_still_loads(tmp_path, data, capsys):
     train(make_recipe(tmp_path / "r.json", iterations=1, tuning_patients=[]), tmp_path / "run", 5, data, Progress())
-    arguments = ["evaluate", "--task", "ct-denoise", "--quick", "--data", str(data), "--update-card"]
+    arguments = ["evaluate", "--task", "ct-denoise", "--quick", "--data", str(data), "--update-card", "--json", "-"]
     with _own_log_handlers():
         assert main([*arguments, "--model", "toy"]) == 2  # which folder?
         assert main([*arguments, "--model", "toy", "--models-dir", str(tmp_path / "run")]) == 0
@@ -64,14 +64,18 @@ def test_the_figures_go_into_the_card_and_the_model_still_loads(tmp_path, data, 
     assert figures["psnr_db"] == next(row["psnr_db"] for row in printed["rows"] if row["kind"] == "model")
 
 
-def test_the_command_prints_json_and_writes_it(tmp_path, data, capsys):
+def test_the_command_prints_a_table_or_json_and_writes_it(tmp_path, data, capsys):
     arguments = ["evaluate", "--task", "ct-denoise", "--quick", "--models-dir", str(tmp_path)]
     with _own_log_handlers():
         assert main([*arguments, "--data", str(data / "ct"), "--json", str(tmp_path / "out.json")]) == 0
+        table = capsys.readouterr().out
+        assert main([*arguments, "--data", str(data / "ct"), "--json", "-"]) == 0
         printed = json.loads(capsys.readouterr().out)
         assert main([*arguments, "--data", str(tmp_path / "nothing")]) == 2
         assert main(["evaluate", "--task", "magic", "--models-dir", str(tmp_path), "--data", str(data)]) == 2
     assert json.loads((tmp_path / "out.json").read_text()) == printed
+    for row in printed["rows"]:  # each method on a line with its figures
+        assert any(line.startswith(row["name"]) and f"{row['psnr_db']:.2f}" in line for line in table.splitlines())
     assert printed["n_subjects"] == 3  # a folder without manifest: every scan in it
 
 

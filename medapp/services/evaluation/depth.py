@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from medapp.depth.fill import FILLS, FillCompleter
 from medapp.depth.metrics import DepthScores, mean_scores
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
-from medapp.services.train_depth import data_hash
-from medapp.training.completion import TASK, score_at
 from medapp.training.completion_data import PATTERNS, DepthFrame, manifest_depth, manifest_frames
+from medapp.training.tasks.completion import data_hash, score_at
 
+TASK = "depth-completion"
 COUNTS = (5, 20, 50, 100, 200, 500, 1000)
 PATTERN_COUNT = 100
 _SHOWN = ("mae", "rmse", "rel", "delta_110")
@@ -85,7 +85,7 @@ def evaluate_depth(
     return {"task": TASK, "data_sha256": data_hash(frames), "n_frames": len(frames), "seeds": seeds, "rows": table}
 
 
-def card_figures(result: dict[str, Any], model_id: str) -> dict[str, Any]:
+def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     """What the card of a model keeps: errors in mm and gain over the better fill, by kind and number of points."""
     figures: dict[str, Any] = {
         "measured_by": f"medapp evaluate --task {TASK}",
