@@ -1,0 +1,64 @@
+"""One door to all that can be evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medapp.errors import UsageError
+from medapp.networks.library import ModelLibrary
+from medapp.progress import Progress
+from medapp.services.evaluation import depth, mattes, restorations, tables
+
+TASKS = (*restorations.TASKS, mattes.TASK, depth.TASK)
+
+
+def evaluate(
+    task: str,
+    library: ModelLibrary,
+    data: Path,
+    progress: Progress,
+    model_id: str | None = None,
+    slices_per_subject: int = 5,
+    is_quick: bool = False,
+) -> dict[str, Any]:
+    """Measure one task on held-out patients.
+
+    Args:
+        task: One of ``TASKS``.
+        library: Where the models are.
+        data: A folder with ``MANIFEST.csv``, whose ``val`` rows are used; for CT denoising any folder of scans.
+        progress: Counts what is measured.
+        model_id: One model; None = all models of the task.
+        slices_per_subject: Of restorations, evenly spaced over each subject.
+        is_quick: Fewer conditions or cases, to try things.
+
+    Returns:
+        Plain data with at least ``task``, ``data_sha256`` and ``rows``; see the function of the task.
+
+    Raises:
+        UsageError: The task is not known, or there is nothing to measure.
+        TrainingError: The data folder has no held-out cases.
+        WeightsError: A model cannot be used.
+        Cancelled: The user stopped it.
+    """
+    if task == mattes.TASK:
+        return mattes.evaluate_mattes(library, data, progress, model_id, is_quick)
+    if task == depth.TASK:
+        return depth.evaluate_depth(library, data, progress, model_id, seeds=1 if is_quick else 3)
+    if task in restorations.TASKS:
+        return restorations.evaluate(task, library, data, progress, model_id, slices_per_subject, not is_quick)
+    raise UsageError(f"The task '{task[:40]}' cannot be evaluated", f"Tasks: {', '.join(TASKS)}")
+
+
+def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
+    """What the card of a model keeps of a result."""
+    of_task = {mattes.TASK: mattes.card_figures, depth.TASK: depth.card_figures}
+    return of_task.get(result["task"], restorations.card_figures)(result, model_id)
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The result as text that lines up."""
+    of_task = {mattes.TASK: tables.matting_table, depth.TASK: tables.depth_table}
+    return of_task.get(result["task"], tables.restoration_table)(result)
