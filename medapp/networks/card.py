@@ -70,7 +70,7 @@ class Card:
         channels: 1 for grey, 3 for colour.
         dims: 2 for slices, 3 for volumes.
         size_multiple: Each side is padded to multiples of it.
-        spacing_mm: In-plane pixel sizes ``(low, high)`` it was trained on; None when unknown.
+        spacing_mm: In-plane pixel sizes ``(low, high)`` of the results it was trained for; None when unknown.
         extent_mm: Largest in-plane side of what it was trained on, for models trained on crops; None = whole slices.
         min_side_px: Smaller slices are refused.
         scale: How many times finer the result's grid is in-plane.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from medapp.errors import ComputeError
 
@@ -65,6 +66,8 @@ def bf16_difference(network: nn.Module, probe: Tensor, inputs: Mapping[str, Tens
         exact = network(probe, **inputs).float()
         with torch.autocast(probe.device.type, dtype=torch.bfloat16):
             rounded = network(probe, **inputs).float()
+        if exact.shape != probe.shape:  # an enlarging network changes what lies on its own grid
+            probe = functional.interpolate(probe, size=exact.shape[2:], mode="bilinear", align_corners=False)
         change = (exact - probe).square().mean().sqrt().clamp_min(1e-6)
         return float((rounded - exact).square().mean().sqrt() / change)
 

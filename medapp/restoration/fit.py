@@ -10,6 +10,10 @@ from medapp.scan.scan import Scan
 
 EXTENT_LIMIT = 1.5
 """Models trained on crops take scans up to so many times their size."""
+SMALLEST_SIDE_PX = 16
+"""Of slices that come onto a finer grid: below it there is hardly a frequency to go on from."""
+LARGEST_SIDE_PX = 8192
+"""Of slices on a finer grid."""
 
 Level = Literal["green", "amber", "blocked"]
 
@@ -67,9 +71,13 @@ def fit_card(facts: ScanFacts, card: Card, region_engine: str | None = None) -> 
     if facts.unit != intake.unit and not facts.is_colour:  # colours have no unit
         return Fit("blocked", f"needs values in {intake.unit}; these are {_worded(facts.unit)}")
     sides = facts.shape[:3] if card.dims == 3 else facts.shape[1:3]
-    if min(sides) < card.min_side_px:
+    least = card.min_side_px if card.scale == 1 else max(SMALLEST_SIDE_PX, -(-card.min_side_px // card.scale))
+    if min(sides) < least:
         where = "px and slices" if card.dims == 3 else "px"
-        return Fit("blocked", f"needs at least {card.min_side_px} {where} a side; this has {min(sides)}")
+        return Fit("blocked", f"needs at least {least} {where} a side; this has {min(sides)}")
+    if card.scale > 1 and max(sides) * card.scale > LARGEST_SIDE_PX:
+        made = f"{max(sides) * card.scale} px"
+        return Fit("blocked", f"its result would be {made} wide, and {LARGEST_SIDE_PX} px is the most")
     too_large = _too_large(facts, card)
     if too_large is not None:
         return too_large
@@ -77,9 +85,10 @@ def fit_card(facts: ScanFacts, card: Card, region_engine: str | None = None) -> 
         low, high = card.spacing_mm
         if facts.spacing_mm is None:
             return Fit("amber", "pixel size is not known")
-        spacing = sum(facts.spacing_mm) / 2
+        spacing = sum(facts.spacing_mm) / 2 / card.scale
         if not 0.9 * low <= spacing <= 1.1 * high:
-            return Fit("amber", f"trained on {low:g} to {high:g} mm pixels; this has {spacing:.2f} mm")
+            has = f"this has {spacing:.2f} mm" if card.scale == 1 else f"its result here has {spacing:.2f} mm"
+            return Fit("amber", f"trained on {low:g} to {high:g} mm pixels; {has}")
     if "region_map" in card.inputs and region_engine is not None and region_engine != card.region_engine:
         trained = card.region_engine or "regions of an unknown engine"
         return Fit("amber", f"trained with {trained}; these regions are from {region_engine}")

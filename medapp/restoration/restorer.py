@@ -12,23 +12,22 @@ import torch
 from numpy.typing import NDArray
 
 from medapp.errors import ComputeError, UnsuitableModelError
+from medapp.networks.card import MR_SUPER_RESOLUTION
 from medapp.networks.device import choose_dtype
 from medapp.networks.library import LoadedModel
 from medapp.networks.registry import architecture
 from medapp.networks.routing import RouterChoice, averaged, record_routing
 from medapp.progress import Progress
+from medapp.restoration.blending import around_gaps, part_of_change, typed
 from medapp.restoration.fit import Fit, ScanFacts, fit_card
+from medapp.restoration.kspace import keep_measured, onto_finer_grid
+from medapp.restoration.ranges import from_network, own_intake, to_network
 from medapp.restoration.tiling import Maps, Tiling, run_tiled
 from medapp.restoration.windows import run_volume
+from medapp.scan.finer import FinerGrid
 
 if TYPE_CHECKING:
     from medapp.networks.card import Card, Intake
-
-
-PERCENTILES = (0.5, 99.5)
-"""Of the finite values of a slice, for models whose limits are the slice's own."""
-TINY_SPREAD = 1e-6
-"""Of the larger limit; a slice between closer limits has no spread."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +35,18 @@ class Restored:
     """A slice or volume that came back.
 
     Attributes:
-        values: Shaped like what was given, in native units: float32, or the source's type for colours.
+        values: On the restorer's grid, in native units: float32, or the source's type for colours.
         outside_range: Voxels that kept their source value because the restorer is not made for it.
         tile_px: Side of the tiles or windows that were used; 0 = whole.
         routing: What each router of the network chose; the mean over tiles or windows.
+        before: The slice as it was, on the finer grid of the values; None where that is the source's own.
     """
 
     values: NDArray
     outside_range: int = 0
     tile_px: int = 0
     routing: tuple[RouterChoice, ...] = ()
+    before: NDArray | None = None
 
 
 class Restorer(ABC):
@@ -67,20 +68,48 @@ class Restorer(ABC):
     def fit(self, facts: ScanFacts, region_engine: str | None = None) -> Fit:
         """How it fits a scan."""
 
+    @property
+    def grid(self) -> FinerGrid:
+        """Where the result's pixels lie."""
+        return FinerGrid()
+
     @abstractmethod
     def restore(self, values: NDArray[np.float32], maps: Maps, progress: Progress) -> Restored:
-        """Restore at full strength; see ``restore_slice``."""
+        """Restore at full strength what ``prepared`` made of a slice."""
+
+    def prepared(
+        self, values: NDArray[np.float32], maps: Maps | None = None, is_filled: bool = False
+    ) -> tuple[NDArray[np.float32], Maps]:
+        """What ``restore`` takes: a slice and its maps, brought onto the finer grid where the restorer needs it.
+
+        Args:
+            values: ``(Y, X)`` or ``(Y, X, 3)``.
+            maps: What ``inputs`` names, each ``(Y, X)``.
+            is_filled: The slice lies on the finer grid already, its k-space filled with zeros.
+
+        Raises:
+            UnsuitableModelError: Something it needs is missing, or not of this slice.
+        """
+        del is_filled
+        return values, self._checked(maps or {}, values.shape[:2])
 
     def restore_slice(
-        self, values: NDArray, strength: float = 1.0, progress: Progress | None = None, maps: Maps | None = None
+        self,
+        values: NDArray,
+        strength: float = 1.0,
+        progress: Progress | None = None,
+        maps: Maps | None = None,
+        is_filled: bool = False,
     ) -> Restored:
         """Restore one slice and blend with the original.
 
         Args:
             values: ``(Y, X)`` in the scan's unit, or ``(Y, X, 3)`` colours; voxels that are not finite pass unchanged.
-            strength: 0..1; 0 returns the original bit for bit.
+            strength: 0..1; 0 returns the original bit for bit, on a finer grid the interpolated one.
             progress: Asked for Stop before every tile.
             maps: What ``inputs`` names, each ``(Y, X)``.
+            is_filled: The slice lies on the finer grid already, its k-space filled with zeros: for models that bring
+                slices onto one before they look at them.
 
         Raises:
             UnsuitableModelError: The slice is not of the kind that it takes, or something it needs is missing.
@@ -90,15 +119,22 @@ class Restorer(ABC):
         original = np.ascontiguousarray(values, dtype=np.float32)
         progress = progress or Progress()
         progress.check()
+        given, maps = self.prepared(original, maps, is_filled)
         if strength <= 0.0:
-            return Restored(values.copy() if values.ndim == 3 else original.copy())
-        restored = self.restore(original, self._checked(maps or {}, original.shape[:2]), progress)
-        blended = restored.values
-        if strength < 1.0:
-            blended = _blended(original, blended, strength)
-        if np.issubdtype(values.dtype, np.integer) and values.ndim == 3:
-            blended = np.rint(blended).astype(values.dtype)
-        return replace(restored, values=blended)
+            before = self._before(original, given, is_filled)
+            is_same = before is original
+            return Restored(typed(original.copy() if is_same else before, values), before=None if is_same else before)
+        restored = self.restore(given, maps, progress)
+        before = self._before(original, given, is_filled)
+        made = restored.values if strength >= 1.0 else part_of_change(before, restored.values, strength)
+        return replace(restored, values=typed(made, values), before=None if before is original else before)
+
+    def _before(
+        self, original: NDArray[np.float32], given: NDArray[np.float32], is_filled: bool
+    ) -> NDArray[np.float32]:
+        """The slice as it was, on the grid of the result; the original itself where that is its own."""
+        wanted = original.shape if is_filled else self.grid.shape((1, *original.shape))[1:]
+        return given if given.shape == wanted else around_gaps(original, self.grid.linear, self.grid)
 
     def _checked(self, maps: Maps, size: tuple[int, ...]) -> Maps:
         for name in self.inputs:
@@ -122,11 +158,13 @@ class NetworkRestorer(Restorer):
         model: Network, card and device.
         tile_px: 0 = automatic.
         modality: Of the scans to come, for models that take several.
+        keeps_measured: Models that bring slices onto a finer grid put the frequencies that were measured back.
     """
 
     model: LoadedModel
     tile_px: int = 0
     modality: str | None = None
+    keeps_measured: bool = True
 
     @property
     def id(self) -> str:  # type: ignore[override]
@@ -157,19 +195,50 @@ class NetworkRestorer(Restorer):
         """By the card."""
         return fit_card(facts, self.model.card, region_engine)
 
+    @property
+    def grid(self) -> FinerGrid:
+        """As the card says."""
+        return FinerGrid(self.model.card.scale, keeps_centres=not self._enlarges)
+
+    @property
+    def fills(self) -> bool:
+        """Slices are brought onto the finer grid before the network sees them, by zeros around their k-space."""
+        card = self.model.card
+        return card.scale > 1 and card.task == MR_SUPER_RESOLUTION and not self._enlarges
+
+    @property
+    def _enlarges(self) -> bool:
+        return int(self.model.card.config.get("scale", 1)) > 1
+
+    def prepared(
+        self, values: NDArray[np.float32], maps: Maps | None = None, is_filled: bool = False
+    ) -> tuple[NDArray[np.float32], Maps]:
+        """Onto the finer grid; see ``Restorer.prepared``."""
+        maps = self._checked(maps or {}, values.shape[:2])
+        if self.model.card.scale == 1 or (self.fills and is_filled):
+            return values, maps
+        if is_filled:
+            raise ValueError("this model enlarges slices by itself")
+        maps = {name: self.grid.nearest(labels) for name, labels in maps.items()}
+        if not self.fills or values.ndim != 2:
+            return values, maps
+        return around_gaps(values, lambda filled: onto_finer_grid(filled, self.grid.factor), self.grid), maps
+
     def restore(self, values: NDArray[np.float32], maps: Maps, progress: Progress) -> Restored:
         """Scale to the network's range, run, scale back; voxels outside the card's range keep their value."""
         card = self.model.card
         if (values.ndim == 3) != (card.channels == 3) or card.dims != 2:
             wanted = "volumes" if card.dims == 3 else "colour images" if card.channels == 3 else "grey slices"
             raise UnsuitableModelError(f"This model takes {wanted} only.", "Choose another model.")
+        before = around_gaps(values, self.grid.linear, self.grid) if self._enlarges else values
         intake = own_intake(self.intake, values)
         if intake is None:
-            return Restored(values.copy(), int(np.count_nonzero(~np.isfinite(values))))
+            return Restored(before.copy(), int(np.count_nonzero(~np.isfinite(before))))
         image, is_outside = self._entering(values, intake)
         if image.ndim == 3:
             image = np.ascontiguousarray(image.transpose(2, 0, 1))  # (3, H, W)
-        tiling = Tiling(self.tile_px, card.size_multiple, self._bytes_per_px())
+        enlarged = card.scale if self._enlarges else 1
+        tiling = Tiling(self.tile_px, card.size_multiple, self._bytes_per_px(), enlarged)
         whole = self._context(image)
         choices: list[RouterChoice] = []
         image, tile_px = run_tiled(
@@ -177,7 +246,22 @@ class NetworkRestorer(Restorer):
         )
         if image.ndim == 3:
             image = image.transpose(1, 2, 0)
-        return replace(self._leaving(image, values, is_outside, intake, tile_px), routing=averaged(choices))
+        if self._enlarges:
+            is_outside = self.grid.nearest(is_outside)
+        restored = replace(self._leaving(image, before, is_outside, intake, tile_px), routing=averaged(choices))
+        return replace(restored, values=self._kept(restored.values, values)) if self.fills else restored
+
+    def _kept(self, restored: NDArray[np.float32], given: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The measured frequencies put back, where that is wanted."""
+        if not self.keeps_measured:
+            return restored
+        is_gap = ~np.isfinite(given)
+        low = np.float32(given[~is_gap].min()) if not is_gap.all() else np.float32(0)
+        try:
+            kept = keep_measured(np.where(is_gap, low, restored), np.where(is_gap, low, given), self.model.card.scale)
+        except ValueError as error:
+            raise UnsuitableModelError(f"{str(error).capitalize()}.", "Choose another model.") from error
+        return np.where(is_gap, given, kept)
 
     def restore_volume(
         self, values: NDArray, strength: float, progress: Progress, region: slice | None = None
@@ -219,7 +303,7 @@ class NetworkRestorer(Restorer):
         restored = replace(restored, routing=averaged(choices))
         if strength >= 1.0:
             return restored
-        return replace(restored, values=_blended(original[chosen], restored.values, strength))
+        return replace(restored, values=part_of_change(original[chosen], restored.values, strength))
 
     @property
     def per_tile(self) -> tuple[str, ...]:
@@ -307,7 +391,8 @@ class NetworkRestorer(Restorer):
                 f"{self.model.card.name} cannot take this: {str(error)[:200]}.", "Choose another model."
             ) from error
         choices += chosen
-        result: NDArray[np.float32] = restored[0].float().cpu().numpy().reshape(image.shape)
+        sides = image.shape if not self._enlarges else (*image.shape[:-2], *restored.shape[-2:])
+        result: NDArray[np.float32] = restored[0].float().cpu().numpy().reshape(sides)
         return result
 
     def _dtype(self, tensor: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.dtype:
@@ -320,7 +405,9 @@ class NetworkRestorer(Restorer):
             for size in tensor.shape[2:]:
                 side = min(max(64 // multiple, 1) * multiple, size)
                 middle.append(slice((size - side) // 2, (size - side) // 2 + side))
-            probes = {name: values[(slice(None), *middle)] for name, values in inputs.items()}
+            larger = self.model.card.scale if self._enlarges else 1
+            there = tuple(slice(part.start * larger, part.stop * larger) for part in middle)
+            probes = {name: values[(slice(None), *there)] for name, values in inputs.items()}
             image = tensor[(slice(None), slice(None), *middle)]
             self.model.measured["dtype"] = choose_dtype(self.model.network, image, probes)
         dtype: torch.dtype = self.model.measured["dtype"]
@@ -330,60 +417,6 @@ class NetworkRestorer(Restorer):
 def chip_of(card: Card) -> str:
     """What the header chip says of a series this model restored."""
     return f"RESTORED · {card.name} {card.version}"
-
-
-def own_intake(intake: Intake, values: NDArray) -> Intake | None:
-    """The intake with native limits for these values: as the card says, or by their own percentiles.
-
-    Args:
-        intake: Of the card.
-        values: The slice or volume as it is given, degraded, in native units.
-
-    Returns:
-        An intake with fixed limits, for ``to_network`` and ``from_network``; None for values without spread, which
-        pass unchanged.
-    """
-    if intake.limits != "percentiles":
-        return intake
-    finite = np.asarray(values)[np.isfinite(values)]
-    if not finite.size:
-        return None
-    low, high = (float(value) for value in np.percentile(finite.astype(np.float64), PERCENTILES))
-    if high - low <= TINY_SPREAD * max(abs(low), abs(high)):
-        return None
-    return replace(intake, value_range=(low, high), limits="fixed")
-
-
-def to_network(values: NDArray, intake: Intake) -> NDArray[np.float32]:
-    """Native values to what the network sees; ``own_intake`` gives the intake of a model with percentiles."""
-    _needs_fixed(intake)
-    (low, high), (bottom, top) = intake.value_range, intake.network_range
-    share = (values.astype(np.float64) - low) / (high - low)
-    if intake.curve == "log":
-        share = np.log1p(share * (high - low)) / np.log1p(high - low)
-    return (share * (top - bottom) + bottom).astype(np.float32)
-
-
-def from_network(values: NDArray, intake: Intake) -> NDArray[np.float32]:
-    """The way back; to a hundredth of a HU and better, because it is computed in double."""
-    _needs_fixed(intake)
-    (low, high), (bottom, top) = intake.value_range, intake.network_range
-    share = (values.astype(np.float64) - bottom) / (top - bottom)
-    if intake.curve == "log":
-        share = np.expm1(share * np.log1p(high - low)) / (high - low)
-    return (share * (high - low) + low).astype(np.float32)
-
-
-def _needs_fixed(intake: Intake) -> None:
-    if intake.limits != "fixed":
-        raise ValueError("the limits are those of each slice: ask own_intake first")
-
-
-def _blended(original: NDArray[np.float32], restored: NDArray, strength: float) -> NDArray[np.float32]:
-    """A part of the change; voxels that are not finite keep their value."""
-    kept = ~np.isfinite(original)
-    change = restored - np.where(kept, 0, original)
-    return np.where(kept, original, original + np.float32(strength) * change).astype(np.float32)
 
 
 def _size(shape: tuple[int, ...]) -> str:

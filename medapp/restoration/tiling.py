@@ -24,10 +24,10 @@ MEMORY_SHARE = 0.5
 """Of the free memory that one tile may take."""
 
 Maps = Mapping[str, NDArray]
-"""What a network needs beside the image, by name, each ``(H, W)``."""
+"""What a network needs beside the image, by name, each ``(H, W)``, of the result where that is larger."""
 
 RunTile = Callable[[NDArray[np.float32], Maps], NDArray[np.float32]]
-"""``(..., H, W)`` and its maps in, the same shape out; H and W are multiples of the network's step."""
+"""``(..., H, W)`` and its maps in, the same or the enlarged shape out; H and W are multiples of the network's step."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,13 @@ class Tiling:
         tile_px: Side of a tile; 0 = the whole slice when it fits, else the largest tile that does.
         multiple: Sides are padded to multiples of it.
         bytes_per_px: Memory the network takes for each pixel at its peak.
+        enlarged: The result has so many pixels along each side of one that went in.
     """
 
     tile_px: int = 0
     multiple: int = 8
     bytes_per_px: int = 4000
+    enlarged: int = 1
 
 
 def run_tiled(
@@ -64,7 +66,7 @@ def run_tiled(
         maps: Cut, and padded by repeating the edge, along with the image.
 
     Returns:
-        The result, shaped like the image, float32, and the tile side used (0 = whole).
+        The result, shaped like the image or enlarged, float32, and the tile side used (0 = whole).
 
     Raises:
         ComputeError: Not even the smallest tile fits in memory.
@@ -77,8 +79,8 @@ def run_tiled(
         try:
             if tile == 0:
                 progress.check()
-                return _run_padded(image, maps, run, tiling.multiple), 0
-            return _run_tiles(image, maps, run, tile, tiling.multiple, progress), tile
+                return _run_padded(image, maps, run, tiling), 0
+            return _run_tiles(image, maps, run, tile, tiling, progress), tile
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -101,15 +103,15 @@ def _first_tile(shape: tuple[int, ...], tiling: Tiling, device: torch.device) ->
     return max(SMALLEST_TILE_PX, int(affordable_px**0.5) // tiling.multiple * tiling.multiple)
 
 
-def _run_padded(image: NDArray[np.float32], maps: Maps, run: RunTile, multiple: int) -> NDArray[np.float32]:
+def _run_padded(image: NDArray[np.float32], maps: Maps, run: RunTile, tiling: Tiling) -> NDArray[np.float32]:
     """Reflect at the right and bottom edge up to the next multiple, run, cut back."""
     height, width = image.shape[-2:]
-    below, right = -height % multiple, -width % multiple
-    grown = {name: _padded(values, below, right, "edge") for name, values in maps.items()}
+    below, right, larger = -height % tiling.multiple, -width % tiling.multiple, tiling.enlarged
+    grown = {name: _padded(values, below * larger, right * larger, "edge") for name, values in maps.items()}
     mode: Literal["edge", "reflect"] = (
         "edge" if min(height, width) == 1 else "reflect"
     )  # one pixel has nothing to reflect
-    return run(_padded(image, below, right, mode), grown)[..., :height, :width]
+    return run(_padded(image, below, right, mode), grown)[..., : height * larger, : width * larger]
 
 
 def _padded(values: NDArray, below: int, right: int, mode: Literal["edge", "reflect"]) -> NDArray:
@@ -119,20 +121,22 @@ def _padded(values: NDArray, below: int, right: int, mode: Literal["edge", "refl
 
 
 def _run_tiles(
-    image: NDArray[np.float32], maps: Maps, run: RunTile, tile: int, multiple: int, progress: Progress
+    image: NDArray[np.float32], maps: Maps, run: RunTile, tile: int, tiling: Tiling, progress: Progress
 ) -> NDArray[np.float32]:
-    height, width = image.shape[-2:]
-    total = np.zeros(image.shape, np.float64)
+    larger = tiling.enlarged
+    height, width = (side * larger for side in image.shape[-2:])
+    total = np.zeros((*image.shape[:-2], height, width), np.float64)
     weights = np.zeros((height, width), np.float64)
-    for rows in _spans(height, tile):
-        for columns in _spans(width, tile):
+    for rows in _spans(image.shape[-2], tile):
+        for columns in _spans(image.shape[-1], tile):
             progress.check()
             part = np.ascontiguousarray(image[..., rows, columns])
-            here = {name: np.ascontiguousarray(values[rows, columns]) for name, values in maps.items()}
-            restored = _run_padded(part, here, run, multiple)
-            weight = np.outer(_ramp(rows, height, tile), _ramp(columns, width, tile))
-            total[..., rows, columns] += weight * restored
-            weights[rows, columns] += weight
+            made = tuple(slice(span.start * larger, span.stop * larger) for span in (rows, columns))
+            here = {name: np.ascontiguousarray(values[made]) for name, values in maps.items()}
+            restored = _run_padded(part, here, run, tiling)
+            weight = np.outer(_ramp(made[0], height, tile * larger), _ramp(made[1], width, tile * larger))
+            total[..., made[0], made[1]] += weight * restored
+            weights[made] += weight
     return (total / weights).astype(np.float32)
 
 

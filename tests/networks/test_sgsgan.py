@@ -11,7 +11,7 @@ from medapp.networks.blocks.modulated_conv import ModulatedConv
 from medapp.networks.card import Intake
 from medapp.networks.registry import ARCHITECTURES
 from medapp.progress import Progress
-from medapp.restoration.restorer import from_network, to_network
+from medapp.restoration.ranges import from_network, to_network
 from medapp.restoration.tiling import Tiling, run_tiled
 
 TOY = {"channels": (4, 6, 8, 10), "style_width": 8}
