@@ -120,21 +120,30 @@ class Restorer(ABC):
         progress = progress or Progress()
         progress.check()
         given, maps = self.prepared(original, maps, is_filled)
-        if strength <= 0.0:
-            before = self._before(original, given, is_filled)
-            is_same = before is original
-            return Restored(typed(original.copy() if is_same else before, values), before=None if is_same else before)
-        restored = self.restore(given, maps, progress)
-        before = self._before(original, given, is_filled)
-        made = restored.values if strength >= 1.0 else part_of_change(before, restored.values, strength)
-        return replace(restored, values=typed(made, values), before=None if before is original else before)
+        restored = self.restore(given, maps, progress) if strength > 0.0 else None
+        return self.finished(restored, values, given, strength, is_filled)
 
-    def _before(
-        self, original: NDArray[np.float32], given: NDArray[np.float32], is_filled: bool
-    ) -> NDArray[np.float32]:
-        """The slice as it was, on the grid of the result; the original itself where that is its own."""
-        wanted = original.shape if is_filled else self.grid.shape((1, *original.shape))[1:]
-        return given if given.shape == wanted else around_gaps(original, self.grid.linear, self.grid)
+    def finished(
+        self, restored: Restored | None, values: NDArray, given: NDArray[np.float32], strength: float, is_filled: bool
+    ) -> Restored:
+        """Blend with the original.
+
+        Args:
+            restored: What ``restore`` made of ``given``; None at strength 0.
+            values: The slice as ``restore_slice`` took it.
+            given: What ``prepared`` made of it.
+            strength, is_filled: As in ``restore_slice``.
+        """
+        is_finer = self.grid.factor > 1 and not is_filled
+        if restored is None and not is_finer:
+            return Restored(values.copy() if values.ndim == 3 else np.array(values, dtype=np.float32))
+        before = given
+        if is_finer and given.shape[:2] == values.shape[:2]:  # networks that enlarge by themselves
+            before = around_gaps(given, self.grid.linear, self.grid)
+        made = before if restored is None else restored.values
+        if 0.0 < strength < 1.0:
+            made = part_of_change(before, made, strength)
+        return replace(restored or Restored(made), values=typed(made, values), before=before if is_finer else None)
 
     def _checked(self, maps: Maps, size: tuple[int, ...]) -> Maps:
         for name in self.inputs:
