@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medapp.training.matting_data import MattingData, Specimen
+from medapp.training.matting_data import LUMINANCE, MattingData, Specimen
+
+SOFT = ("cut-out", "vessels", "brain")
+"""Sources whose alpha is soft already; labels of all others are hard, and their border is blurred."""
+_EDGE = 0.1
+_UPRIGHT = np.pi / 12
+_MARGIN_PX = 3
 
 
 @dataclass(frozen=True)
@@ -20,13 +26,19 @@ class CropPlan:
         shares: How often each source is drawn; the rest of 1 is shared alike.
         crop_of_box: Crop side over the longer side of the thing, low and high.
         shift: Largest shift of the middle, in crop sides.
-        softness_px: Blur of the border of things whose label is hard, low and high.
+        softness: Blur of the border of things whose label is hard, low and high, in crop sides.
+        inverted: How often a crop is shown inverted.
+        greyed: How often a crop in colour is shown in grey.
+        channels: 1 = grey, 3 = colours.
     """
 
     shares: Mapping[str, float]
-    crop_of_box: tuple[float, float] = (1.2, 2.0)
-    shift: float = 0.08
-    softness_px: tuple[float, float] = (0.5, 1.5)
+    crop_of_box: tuple[float, float] = (1.3, 1.8)
+    shift: float = 0.06
+    softness: tuple[float, float] = (0.004, 0.012)
+    inverted: float = 0.12
+    greyed: float = 0.2
+    channels: int = 1
 
 
 class MattingCrops:
@@ -37,89 +49,129 @@ class MattingCrops:
         self._sources = [source for source, specimens in data.specimens.items() if specimens]
         shares = np.array([plan.shares.get(source, 0.0) for source in self._sources])
         self._shares = shares / shares.sum()
+        self._outlines: dict[tuple[str, int], NDArray[np.float64]] = {}
 
     def batch(self, iteration: int, side: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Images and alphas, each ``(count, 1, side, side)`` float32, 0..1."""
+        """Images ``(count, channels, side, side)`` and alphas ``(count, 1, side, side)``, float32, 0..1."""
         random = np.random.default_rng([self._seed, iteration])
         pairs = [self._pair(side, random) for _ in range(count)]
-        images, alphas = (np.stack(part)[:, None] for part in zip(*pairs, strict=True))
-        return images, alphas
+        images, alphas = (np.stack(part) for part in zip(*pairs, strict=True))
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), alphas[:, None]
 
     def _pair(self, side: int, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         source = self._sources[random.choice(len(self._sources), p=self._shares)]
         specimens = self._data.specimens[source]
-        specimen = specimens[int(random.integers(len(specimens)))]
-        place = _place(specimen, side, self._plan, random)
+        index = int(random.integers(len(specimens)))
+        specimen = specimens[index]
+        place = self._place(specimen, (source, index), side, random)
         alpha = _cut(specimen.alpha, place, side, "constant" if source == "cut-out" else "nearest")
-        image = _cut(specimen.image, place, side, "nearest")
-        if source in ("skin", "tumour"):
-            alpha = ndimage.gaussian_filter(alpha, random.uniform(*self._plan.softness_px))
+        image = self._in_channels(_cut(specimen.image, place, side, "nearest"))
+        if source not in SOFT:
+            alpha = ndimage.gaussian_filter(alpha, side * random.uniform(*self._plan.softness))
+        elif source == "brain":  # posteriors are smoother than what tissue a pixel holds
+            alpha = ndimage.gaussian_filter(alpha, side * random.uniform(0.0, self._plan.softness[1]))
         elif source == "cut-out":
-            if random.random() < 0.5:
-                alpha = ndimage.gaussian_filter(alpha, random.uniform(0.3, 2.0))
+            if random.random() < 0.3:
+                alpha = ndimage.gaussian_filter(alpha, side * random.uniform(0.003, 0.02))
             image = self._composed(image, alpha, side, random)
-        return _shaded(image, random), np.clip(alpha, 0, 1).astype(np.float32)
+        return _shaded(image, self._plan, random), np.clip(alpha, 0, 1).astype(np.float32)
+
+    def _place(
+        self, specimen: Specimen, key: tuple[str, int], side: int, random: np.random.Generator
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Matrix and offset: the box of the thing once turned lies in the middle of the crop."""
+        turn = random.integers(4) * np.pi / 2 + random.uniform(-_UPRIGHT, _UPRIGHT)
+        is_mirrored = bool(random.random() < 0.5)
+        corners = self._outline(specimen, key) @ _turned(turn, is_mirrored)  # rows: the turned coordinates
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        crop = random.uniform(*self._plan.crop_of_box) * max(float((high - low).max()), 8.0)
+        middle = (low + high) / 2 + crop * random.uniform(-self._plan.shift, self._plan.shift, 2)
+        matrix = crop / side * _turned(turn, is_mirrored)
+        return matrix, _turned(turn, is_mirrored) @ middle - matrix @ np.full(2, (side - 1) / 2)
+
+    def _outline(self, specimen: Specimen, key: tuple[str, int]) -> NDArray[np.float64]:
+        """``(N, 2)`` rows and columns that span the thing, or what of it is meant."""
+        known = self._outlines.get(key)
+        if known is None:
+            x0, y0, x1, y1 = specimen.box_xyxy
+            inside = specimen.alpha[y0:y1, x0:x1] > _EDGE
+            rows, last = np.flatnonzero(inside.any(axis=1)), inside.shape[1] - 1 - inside[:, ::-1].argmax(axis=1)
+            ends = np.concatenate([inside.argmax(axis=1)[rows], last[rows]])
+            known = np.stack([np.concatenate([rows, rows]) + y0, ends + x0], axis=1).astype(np.float64)
+            self._outlines[key] = known
+        return known
+
+    def _in_channels(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``(H, W, C)`` of a grey or colour picture."""
+        if image.ndim == 2:
+            return np.repeat(image[..., None], self._plan.channels, axis=2)
+        return image if self._plan.channels == 3 else (image @ LUMINANCE)[..., None]
 
     def _composed(
         self, image: NDArray[np.float32], alpha: NDArray[np.float32], side: int, random: np.random.Generator
     ) -> NDArray[np.float32]:
-        """Over a backdrop; half the time with a smooth shade instead of its own picture, as organs have."""
+        """Over a backdrop; sometimes with a smooth shade instead of its own picture, as organs have."""
         backdrop = self._data.backdrops[int(random.integers(len(self._data.backdrops)))]
         turn = random.uniform(0, 2 * np.pi)
-        scale = random.uniform(0.4, min(1.5, min(backdrop.shape) / side))
-        middle = np.array(backdrop.shape) * random.uniform(0.3, 0.7, 2)
-        behind = _cut(backdrop, _matrix(turn, scale, False, middle, side), side, "reflect")
-        if random.random() < 0.5:
+        scale = random.uniform(0.4, max(0.5, min(2.0, min(backdrop.shape[:2]) / side)))
+        middle = np.array(backdrop.shape[:2]) * random.uniform(0.3, 0.7, 2)
+        matrix = scale * _turned(turn, False)
+        place = (matrix, middle - matrix @ np.full(2, (side - 1) / 2))
+        behind = self._in_channels(_cut(backdrop, place, side, "reflect"))
+        if random.random() < 0.3:
             shade = ndimage.gaussian_filter(random.standard_normal((side, side)), random.uniform(2, 12), mode="wrap")
             shade *= random.uniform(0.0, 0.12) / max(float(shade.std()), 1e-6)
-            image = (random.uniform(0.1, 0.95) + shade).astype(np.float32)
+            image = self._in_channels((random.uniform(0.1, 0.95) + shade).astype(np.float32))
             if random.random() < 0.5:
                 behind = behind * random.uniform(0.2, 0.7) + random.uniform(0, 0.3)
-        return (alpha * image + (1 - alpha) * behind).astype(np.float32)
+        return (alpha[..., None] * image + (1 - alpha[..., None]) * behind).astype(np.float32)
 
 
-def _place(
-    specimen: Specimen, side: int, plan: CropPlan, random: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x0, y0, x1, y1 = specimen.box_xyxy
-    crop = random.uniform(*plan.crop_of_box) * max(x1 - x0, y1 - y0, 8)
-    middle = np.array([(y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2]) + crop * random.uniform(-plan.shift, plan.shift, 2)
-    return _matrix(random.uniform(0, 2 * np.pi), crop / side, random.random() < 0.5, middle, side)
-
-
-def _matrix(
-    turn: float, scale: float, is_mirrored: bool, middle: NDArray[np.float64], side: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Matrix and offset from crop to source pixels."""
-    matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    if is_mirrored:
-        matrix = matrix @ np.diag([1.0, -1.0])
-    return matrix, middle - matrix @ np.full(2, (side - 1) / 2)
+def _turned(turn: float, is_mirrored: bool) -> NDArray[np.float64]:
+    """From directions in the crop to directions in the source."""
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return matrix @ np.diag([1.0, -1.0]) if is_mirrored else matrix
 
 
 def _cut(
     values: NDArray[np.float32], place: tuple[NDArray[np.float64], NDArray[np.float64]], side: int, mode: str
 ) -> NDArray[np.float32]:
+    """``(side, side)`` or ``(side, side, C)``, smoothed before it is shrunk; only what is needed is looked at."""
     matrix, offset = place
+    corners = offset + np.array([[0, 0], [0, side], [side, 0], [side, side]]) @ matrix.T
+    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - _MARGIN_PX, 0, np.array(values.shape[:2]) - 1)
+    high = np.ceil(corners.max(axis=0)).astype(int) + _MARGIN_PX + 1
+    if mode == "reflect":
+        low, high = np.zeros(2, dtype=int), np.array(values.shape[:2])
+    part = values[low[0] : max(high[0], low[0] + 1), low[1] : max(high[1], low[1] + 1)]
     scale = float(np.sqrt(abs(np.linalg.det(matrix))))
-    smooth = ndimage.gaussian_filter(values, 0.4 * scale) if scale > 1.2 else values
-    cut: NDArray[np.float32] = ndimage.affine_transform(smooth, matrix, offset, (side, side), order=1, mode=mode)
-    return cut
+    layers = [part] if part.ndim == 2 else [part[..., c] for c in range(part.shape[2])]
+    cut = []
+    for layer in layers:
+        smooth = ndimage.gaussian_filter(layer, 0.4 * scale) if scale > 1.2 else layer
+        cut.append(ndimage.affine_transform(smooth, matrix, offset - low, (side, side), order=1, mode=mode))
+    return cut[0] if values.ndim == 2 else np.stack(cut, axis=-1)
 
 
-def _shaded(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
-    """As some window would show it: other contrast, sometimes inverted, blurred or noisy."""
-    low, high = np.percentile(image, (random.uniform(0, 4), random.uniform(95, 100)))
+def _shaded(image: NDArray[np.float32], plan: CropPlan, random: np.random.Generator) -> NDArray[np.float32]:
+    """``(H, W, C)`` as some window or lamp would show it: other contrast, sometimes grey, inverted, blurred, noisy."""
+    is_grey = image.shape[2] == 1 or bool((image == image[..., :1]).all())
+    if not is_grey and random.random() < plan.greyed:
+        image, is_grey = np.repeat((image @ LUMINANCE)[..., None], image.shape[2], axis=2), True
+    low, high = np.percentile(image, (random.uniform(0, 4), random.uniform(96, 100)))
     shaded = np.clip((image - low) / max(high - low, 0.05), 0, 1) ** np.exp(random.uniform(-0.5, 0.5))
-    if random.random() < 0.3:
+    if random.random() < plan.inverted:
         shaded = 1 - shaded
-    bottom, top = random.uniform(0, 0.25), random.uniform(0.75, 1)
+    if not is_grey and random.random() < 0.5:
+        shaded = shaded ** np.exp(random.uniform(-0.25, 0.25, shaded.shape[2]))
+    bottom, top = random.uniform(0, 0.2), random.uniform(0.75, 1)
     shaded = bottom + (top - bottom) * shaded
-    if random.random() < 0.3:
-        shaded = ndimage.gaussian_filter(shaded, random.uniform(0.3, 1.0))
-    if random.random() < 0.6:
-        noise = random.standard_normal(shaded.shape)
+    if random.random() < 0.25:
+        blur = random.uniform(0.3, 1.0)
+        shaded = ndimage.gaussian_filter(shaded, (blur, blur, 0))
+    if random.random() < 0.5:
+        noise = random.standard_normal((*shaded.shape[:2], 1 if is_grey else shaded.shape[2]))
         if random.random() < 0.5:
-            noise = ndimage.gaussian_filter(noise, 0.7) * 2
-        shaded = shaded + random.uniform(0, 0.06) * noise
+            noise = ndimage.gaussian_filter(noise, (0.7, 0.7, 0)) * 2
+        shaded = shaded + random.uniform(0, 0.05) * noise
     return np.clip(shaded, 0, 1).astype(np.float32)

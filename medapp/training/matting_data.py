@@ -1,7 +1,6 @@
-"""Crops with a soft target for Medical Matting: cut-outs on backgrounds, lesions, tumours, brain tissue.
+"""Pictures with a soft target for Medical Matting: cut-outs, skin lesions, retinal vessels, brain tissue, tumours.
 
-Every source becomes a ``Specimen``: a grey picture and how much of each pixel belongs to the thing. A crop is then what
-a person's box would give: the thing near the middle, a third of the crop around it, turned and shaded at random.
+Every source becomes a ``Specimen``: a picture, grey or in colour, and how much of each pixel belongs to the thing.
 """
 
 from __future__ import annotations
@@ -26,10 +25,16 @@ from medapp.scan.scan import Scan
 _log = logging.getLogger(__name__)
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-LARGEST_PX = 160
+LARGEST_PX = 128
 LEAST_AREA_PX = 40
 SLICES_A_VOLUME = 10
 WHITE_MATTER = 3
+SOURCES = ("cut-out", "skin", "vessels", "brain", "tumour")
+OBSERVERS = ("1stHO", "2ndHO")
+_WINDOW_PX, _IN_WINDOW_PX, _STEP_PX = 336, 160, 120  # of the vessels: what is seen, what is meant, and the next one
+_LEAST_VESSELS = 0.05
+_BRAIN_MARGIN_PX = 3
+_LEAST_OF_BRAIN = 0.3  # of its fullest slice
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,9 @@ class Specimen:
     """A picture with one thing in it.
 
     Attributes:
-        source: ``cut-out``, ``skin``, ``tumour`` or ``brain``.
-        name: File it comes from, and its slice.
-        image: ``(H, W)`` float32, 0..1; of a cut-out only what is inside ``alpha`` counts.
+        source: One of ``SOURCES``, or another name for things like skin lesions, whose label is hard.
+        name: File it comes from, and its slice or window.
+        image: ``(H, W)`` or ``(H, W, 3)`` float32, 0..1; of a cut-out only what is inside ``alpha`` counts.
         alpha: ``(H, W)`` float32, 0..1.
         box_xyxy: Around the thing.
     """
@@ -57,7 +62,7 @@ class MattingData:
 
     Attributes:
         specimens: Per source.
-        backdrops: Grey pictures to put cut-outs on.
+        backdrops: Pictures to put cut-outs on, grey or in colour.
         files: Paths that were read, relative to the data folder.
         sha256: Over the manifest's hashes of these files.
         licences: Licence to number of files.
@@ -89,7 +94,7 @@ def load_matting_data(data_dir: Path, kind: str, progress: Progress) -> MattingD
         raise TrainingError(
             "The data folder has no MANIFEST.csv", "Set MEDAPP_SHARED to the folder that holds data/, or use --data"
         ) from error
-    found: dict[str, list[Specimen]] = {"cut-out": [], "skin": [], "tumour": [], "brain": []}
+    found: dict[str, list[Specimen]] = {source: [] for source in SOURCES}
     backdrops: list[NDArray[np.float32]] = []
     used: list[str] = []
     progress.start(len(rows), "files", "reading mattes")
@@ -111,7 +116,8 @@ def load_matting_data(data_dir: Path, kind: str, progress: Progress) -> MattingD
     licences: dict[str, int] = {}
     for path in used:
         licences[rows[path]["licence"]] = licences.get(rows[path]["licence"], 0) + 1
-    backdrops += [specimen.image for specimen in found["brain"][::6]]
+    for source, every in (("brain", 6), ("skin", 4), ("vessels", 12)):
+        backdrops += [specimen.image for specimen in found[source][::every]]
     return MattingData(found, backdrops, tuple(used), digest, licences)
 
 
@@ -122,7 +128,9 @@ def _read(
     if path.startswith("matting/rgba/"):
         return _cut_out(data_dir / path, path), None, [path]
     if path.startswith("matting/background/"):
-        return [], _shrunk(_grey(read_all(data_dir / path)[0]), 2 * LARGEST_PX), [path]
+        return [], _shrunk(_picture(read_all(data_dir / path)[0], 0), 2 * LARGEST_PX), [path]
+    if path.startswith("skin_or_endoscopy/fundus/") and path.endswith(".jpg"):
+        return _vessels(data_dir, path, rows)
     pairs: tuple[tuple[str, str, str, Callable[[NDArray], NDArray], str], ...] = (
         ("skin_or_endoscopy/isic/", ".jpg", "_mask.png", _is_set, "skin"),
         ("mri/ptbp_t1/", "_t1.nii.gz", "_tissue.nii.gz", _is_white_matter, "brain"),
@@ -147,22 +155,60 @@ def _cut_out(file: Path, path: str) -> list[Specimen]:
     if picture.alpha is None:
         return []
     colours: NDArray[np.float32] = np.asarray(picture.stored[0], dtype=np.float32) / np.float32(255)
-    grey = colours if colours.ndim == 2 else colours @ LUMINANCE
-    return _specimen("cut-out", path, grey.astype(np.float32), picture.alpha[0].astype(np.float32) / 65535, margin=0.0)
+    return _specimen("cut-out", path, colours, picture.alpha[0].astype(np.float32) / 65535, margin=0.0)
+
+
+def _vessels(
+    data_dir: Path, path: str, rows: Mapping[str, Mapping[str, str]]
+) -> tuple[list[Specimen], NDArray[np.float32] | None, list[str]]:
+    """Windows of a retina, each with all of its vessels, and the whole; alpha is the mean of the observers."""
+    files = [path.removesuffix(".jpg") + f"_{observer}.png" for observer in OBSERVERS]
+    if any(file not in rows for file in files):
+        return [], None, []
+    image = _picture(read_all(data_dir / path)[0], 0)
+    marked = [_is_set(_grey_slice(read_all(data_dir / file)[0], 0)) for file in files]
+    alpha: NDArray[np.float32] = np.stack(marked).mean(axis=0, dtype=np.float32)
+    made = _specimen("vessels", path, image, alpha, margin=0.0)
+    first, end = (_WINDOW_PX - _IN_WINDOW_PX) // 2, (_WINDOW_PX + _IN_WINDOW_PX) // 2
+    for y in range(0, image.shape[0] - _WINDOW_PX + 1, _STEP_PX):
+        for x in range(0, image.shape[1] - _WINDOW_PX + 1, _STEP_PX):
+            window = alpha[y : y + _WINDOW_PX, x : x + _WINDOW_PX]
+            if window[first:end, first:end].mean() >= _LEAST_VESSELS:
+                shown = image[y : y + _WINDOW_PX, x : x + _WINDOW_PX]
+                box = (first // 2, first // 2, end // 2, end // 2)
+                made.append(Specimen("vessels", f"{path} {x},{y}", _halved(shown), _halved(window), box))
+    return made, None, [path, *files]
 
 
 def _slices(scan: Scan, mask: Scan, belongs: Callable[[NDArray], NDArray], source: str, path: str) -> list[Specimen]:
     made: list[Specimen] = []
-    wanted = [z for z in range(scan.shape[0]) if np.count_nonzero(belongs(_grey_slice(mask, z))) >= LEAST_AREA_PX]
+    areas = [int(np.count_nonzero(belongs(_grey_slice(mask, z)))) for z in range(scan.shape[0])]
+    least = max(LEAST_AREA_PX, _LEAST_OF_BRAIN * max(areas)) if source == "brain" else LEAST_AREA_PX
+    wanted = [z for z, area in enumerate(areas) if area >= least]  # a brain's first and last slices are crumbs
     for z in wanted[:: max(1, len(wanted) // SLICES_A_VOLUME)]:
-        values = _grey_slice(scan, z)
-        low, high = np.percentile(values, (1.0, 99.7))
-        shown = np.clip((values - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+        shown = _picture(scan, z)
         alpha = belongs(_grey_slice(mask, z)).astype(np.float32)
         if source == "brain":  # two by two millimetres: the share of each pixel is exact
+            bare = _halved(_of_brain(_grey_slice(mask, z) > 0) * shown)
             shown, alpha = _halved(shown), _halved(alpha)
+            made += _specimen(source, f"{path} {z}, brain alone", bare, alpha, margin=0.7)
         made += _specimen(source, f"{path} {z}", shown, alpha, margin=0.7)
     return made
+
+
+def _of_brain(tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where the brain is, with what lies within it and a little around, as programs that cut it out leave it."""
+    grown = ndimage.binary_dilation(tissue, iterations=_BRAIN_MARGIN_PX)
+    return np.asarray(ndimage.binary_fill_holes(grown))
+
+
+def _picture(scan: Scan, z: int) -> NDArray[np.float32]:
+    """A slice as it would be shown, 0..1: colours as they are, grey between its percentiles."""
+    values = np.asarray(scan.slice_values(z), dtype=np.float32)
+    if values.ndim == 3:
+        return np.clip(values / np.float32(255 if values.max() <= 255 else 65535), 0, 1).astype(np.float32)
+    low, high = np.percentile(values, (1.0, 99.7))
+    return np.clip((values - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
 
 def _specimen(
@@ -194,11 +240,6 @@ def _grey_slice(scan: Scan, z: int) -> NDArray[np.float32]:
     return values if values.ndim == 2 else values @ LUMINANCE
 
 
-def _grey(scan: Scan) -> NDArray[np.float32]:
-    values = _grey_slice(scan, 0)
-    return (values / max(float(values.max()), 1.0)).astype(np.float32)
-
-
 def _is_set(values: NDArray) -> NDArray[np.bool_]:
     return np.asarray(values > 0.5 * max(float(values.max()), 1.0))
 
@@ -208,15 +249,18 @@ def _is_white_matter(values: NDArray) -> NDArray[np.bool_]:
 
 
 def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    height, width = (size // 2 * 2 for size in values.shape)
-    return values[:height, :width].reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+    height, width = (size // 2 * 2 for size in values.shape[:2])
+    parts = values[:height, :width].reshape(height // 2, 2, width // 2, 2, *values.shape[2:])
+    return np.asarray(parts.mean(axis=(1, 3)), dtype=np.float32)
 
 
 def _shrunk(values: NDArray[np.float32], largest: int) -> NDArray[np.float32]:
     """Averaged over whole pixels until no side is much longer than ``largest``."""
-    while max(values.shape) > 1.5 * largest:
+    while max(values.shape[:2]) > 1.5 * largest:
         values = _halved(values)
-    share = largest / max(values.shape)
+    share = largest / max(values.shape[:2])
     if share < 1:
-        values = ndimage.zoom(ndimage.gaussian_filter(values, 0.4 / share), share, order=1)
+        rest = (0.0,) * (values.ndim - 2)
+        smooth = ndimage.gaussian_filter(values, (0.4 / share, 0.4 / share, *rest))
+        values = ndimage.zoom(smooth, (share, share, *(1.0 for _ in rest)), order=1)
     return np.clip(values, 0, 1).astype(np.float32)

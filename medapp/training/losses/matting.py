@@ -18,6 +18,8 @@ from medapp.networks.architectures.medical_matting import Matting
 
 Strategy = Literal["OAWS", "UWS", "None"]
 EPS = 1e-6
+BAND_PX = 2
+_BAND_CHANGE = 0.1
 _LEAST_STEPS = 2  # of 255: a flatter matte has no range to cut masks from
 
 
@@ -46,6 +48,8 @@ class MattingObjective(nn.Module):
             ``None``, a plain sum.
         entropy_thresh: Bits of uncertainty from which on edges of the alpha count.
         kl_scale, reconstruction_scale, alpha_scale, gradient_scale: Weights of the four terms.
+        band_scale: Weight of the alpha's error around the border of the thing, and wherever its alpha is soft; 0 as
+            published.
     """
 
     def __init__(
@@ -56,13 +60,14 @@ class MattingObjective(nn.Module):
         reconstruction_scale: float = 1.0,
         alpha_scale: float = 1.0,
         gradient_scale: float = 1.0,
+        band_scale: float = 0.0,
     ) -> None:
         if strategy not in ("OAWS", "UWS", "None"):
             raise ValueError(f"the strategy must be OAWS, UWS or None, not {strategy}")
         super().__init__()
         self.strategy, self.entropy_thresh = strategy, entropy_thresh
         self.kl_scale, self.reconstruction_scale = kl_scale, reconstruction_scale
-        self.alpha_scale, self.gradient_scale = alpha_scale, gradient_scale
+        self.alpha_scale, self.gradient_scale, self.band_scale = alpha_scale, gradient_scale, band_scale
         if strategy == "UWS":
             self.log_vars = nn.Parameter(torch.full((2,), 4.0))
 
@@ -81,13 +86,17 @@ class MattingObjective(nn.Module):
         """
         if made.score_map is None or made.kl is None:
             raise ValueError("the loss needs what the network gives in training")
-        reconstruction = nn.functional.binary_cross_entropy_with_logits(made.score_map, mask.to(made.score_map.dtype))
+        scores = made.score_map.to(alpha.dtype)  # reduced precision ends here
+        reconstruction = nn.functional.binary_cross_entropy_with_logits(scores, mask.to(alpha.dtype))
         segmentation = self.kl_scale * made.kl + self.reconstruction_scale * reconstruction
         if not use_matting or made.alpha_logits is None:
             return MattingLoss(segmentation, made.kl, reconstruction)
-        by_alpha = region_l1(made.alpha, alpha, torch.ones_like(alpha))
-        by_gradient = gradient_l1(made.alpha, alpha, (made.uncertainty.detach() >= self.entropy_thresh).to(alpha.dtype))
+        found = made.alpha_logits.to(alpha.dtype).sigmoid()
+        by_alpha = region_l1(found, alpha, torch.ones_like(alpha))
+        by_gradient = gradient_l1(found, alpha, (made.uncertainty.detach() >= self.entropy_thresh).to(alpha.dtype))
         matting = self.alpha_scale * by_alpha + self.gradient_scale * by_gradient
+        if self.band_scale:
+            matting = matting + self.band_scale * region_l1(found, alpha, border_band(alpha))
         total = self._weighed(segmentation, matting, epoch)
         return MattingLoss(total, made.kl, reconstruction, by_alpha, by_gradient)
 
@@ -125,6 +134,13 @@ def gradient_l1(found: Tensor, target: Tensor, region: Tensor) -> Tensor:
     of_found, of_target = (nn.functional.conv2d(matte, kernels, padding=1) for matte in (found, target))
     along_x = region_l1(of_found[:, :1], of_target[:, :1], region)
     return along_x + region_l1(of_found[:, 1:], of_target[:, 1:], region)
+
+
+def border_band(alpha: Tensor, px: int = BAND_PX) -> Tensor:
+    """``(B, 1, H, W)`` of 0 and 1: where the alpha changes by more than a tenth within ``px`` pixels."""
+    highest = nn.functional.max_pool2d(alpha, 2 * px + 1, stride=1, padding=px)
+    lowest = -nn.functional.max_pool2d(-alpha, 2 * px + 1, stride=1, padding=px)
+    return (highest - lowest > _BAND_CHANGE).to(alpha.dtype)
 
 
 def mask_from_alpha(alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from medapp.networks.architectures.medical_matting import MedicalMatting
 from medapp.training.losses.matting import (
     MattingObjective,
+    border_band,
     gradient_l1,
     mask_from_alpha,
     oscillating_weight,
@@ -111,3 +112,24 @@ def test_a_step_with_this_loss_makes_it_smaller():
         optimiser.step()
         errors.append(loss.alpha.item())
     assert np.mean(errors[-5:]) < 0.6 * np.mean(errors[:5])
+
+
+def test_the_band_weighs_errors_at_the_border_and_not_inside(step):
+    _, made, mask, _ = step
+    alpha = torch.zeros(2, 1, 16, 16)
+    alpha[:, :, 4:12, 4:12] = 1
+    band = border_band(alpha)
+    assert band[0, 0, 8, 8] == 0
+    assert band[0, 0, 0, 0] == 0
+    assert band[0, 0, 4, 8] == band[0, 0, 3, 8] == band[0, 0, 2, 8] == 1
+    plain, weighed = (MattingObjective("None", band_scale=scale)(made, mask, alpha, 0).total for scale in (0.0, 2.0))
+    assert (weighed - plain).item() == pytest.approx(2 * region_l1(made.alpha, alpha, band).item(), rel=1e-5)
+
+
+def test_reduced_precision_ends_at_the_loss(step):
+    network, _, mask, alpha = step
+    with torch.autocast("cpu", torch.bfloat16):
+        made = network(torch.rand(2, 1, 16, 16), mask)
+    loss = MattingObjective("None")(made, mask, alpha, 0)
+    assert loss.total.dtype == torch.float32
+    assert torch.isfinite(loss.total)
