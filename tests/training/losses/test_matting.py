@@ -129,7 +129,7 @@ def test_the_band_weighs_errors_at_the_border_and_not_inside(step):
 def test_reduced_precision_ends_at_the_loss(step):
     network, _, mask, alpha = step
     with torch.autocast("cpu", torch.bfloat16):
-        made = network(torch.rand(2, 1, 16, 16), mask)
+        made = network.train()(torch.rand(2, 1, 16, 16), mask)
     loss = MattingObjective("None")(made, mask, alpha, 0)
     assert loss.total.dtype == torch.float32
     assert torch.isfinite(loss.total)
