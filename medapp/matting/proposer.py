@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medapp.errors import ComputeError, UnsuitableModelError, UsageError
 from medapp.matting.matter import shown_image
-from medapp.networks.architectures.medical_matting import Matting, MedicalMatting
+from medapp.networks.architectures.medical_matting import MedicalMatting, binary_entropy
 from medapp.networks.device import free_bytes, is_out_of_memory
 from medapp.networks.library import LoadedModel
 from medapp.networks.registry import architecture
@@ -29,6 +29,8 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _MEMORY_SHARE = 0.4
 _MOST_BYTES = 2_000_000_000
 _LEAST_TILE_PX = 64
+_MIRRORED: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
+"""Axes of ``(C, H, W)`` that the views of a card with ``views`` 4 in its ``training`` are mirrored along."""
 
 Box = tuple[int, int, int, int]
 """``x0, y0, x1, y1`` in pixels, the upper ends exclusive."""
@@ -160,8 +162,7 @@ class MattingProposer:
         if seed == BY_PIXELS:
             seed = _hash(padded, box)
         noise = np.random.default_rng(seed).standard_normal((1, count, network.latent_dim)).astype(np.float32)
-        made = self._run(network, padded, torch.from_numpy(noise), mean_first, progress)
-        found = torch.cat([made.masks[0], made.uncertainty[0], made.alpha[0]]).float().cpu()  # (K + 2, H, W)
+        found = self._run(network, padded, torch.from_numpy(noise), mean_first, progress)  # (K + 2, H, W)
         if not bool(torch.isfinite(found).all()):
             raise ComputeError(
                 "The model gave numbers that are not finite; nothing was changed.", "Try another box or another model."
@@ -191,35 +192,39 @@ class MattingProposer:
             shown = (share * (top - bottom) + bottom).astype(np.float32)
         else:
             shown = shown_image(values, window)
-        if card.channels == 3:
-            if shown.ndim == 2:
-                raise UnsuitableModelError("This model takes colour images only.", "Choose another model.")
-            return np.ascontiguousarray(shown.transpose(2, 0, 1))
+        if card.channels == 3:  # grey is a colour too: trained models saw many slices in it
+            return np.ascontiguousarray((shown if shown.ndim == 3 else np.dstack([shown] * 3)).transpose(2, 0, 1))
         return (shown if shown.ndim == 2 else (shown @ _LUMINANCE).astype(np.float32))[None]
 
     def _run(
         self, network: MedicalMatting, image: torch.Tensor, noise: torch.Tensor, mean_first: bool, progress: Progress
-    ) -> Matting:
+    ) -> torch.Tensor:
+        """Masks, uncertainty and alpha ``(K + 2, H, W)`` float32 on the CPU; the mean over mirrored views."""
         device, card = self.model.device, self.model.card
         bytes_per_px = architecture(card.architecture).bytes_per_px(card.config)
         budget = min(_MOST_BYTES, int(_MEMORY_SHARE * free_bytes(device)))
         tile_px = max(_LEAST_TILE_PX, int((budget / bytes_per_px) ** 0.5) - 64)
+        views = _MIRRORED if card.training.get("views") == len(_MIRRORED) else _MIRRORED[:1]
         progress.start(0, "tiles")
+        seen: list[torch.Tensor] = []
         try:
             with torch.inference_mode():
-                result: Matting = network(
-                    image[None].to(device),
-                    count=noise.shape[1],
-                    noise=noise.to(device),
-                    mean_first=mean_first,
-                    tile_px=tile_px,
-                    check=progress.step,
-                )
+                for axes in views:
+                    made = network(
+                        torch.flip(image, axes)[None].to(device),
+                        count=noise.shape[1],
+                        noise=noise.to(device),
+                        mean_first=mean_first,
+                        tile_px=tile_px,
+                        check=progress.step,
+                    )
+                    seen.append(torch.flip(torch.cat([made.masks[0], made.alpha[0]]), axes).float().cpu())
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             raise ComputeError("The memory is full; nothing was changed.", "Draw a smaller box.") from error
-        return result
+        found = torch.stack(seen).mean(dim=0)
+        return torch.cat([found[:-1], binary_entropy(found[:-1].mean(dim=0, keepdim=True)), found[-1:]])
 
 
 def _prompt(

@@ -129,13 +129,29 @@ def test_pixels_come_to_the_size_the_model_knows():
     assert rule.box((0, 0, 300, 100), 1.0) == (-75, -175, 375, 275)  # beyond the slice the border goes on
 
 
-def test_colours_become_grey_for_a_grey_model_and_stay_for_a_colour_one(proposer_of, slice_values):
+def test_colours_become_grey_for_a_grey_model_and_grey_all_colours_alike_for_a_colour_one(proposer_of, slice_values):
     colours = np.stack([slice_values.clip(0, 255), 0 * slice_values, 0 * slice_values], axis=2).astype(np.uint8)
     assert proposer_of().propose(colours, box_xyxy=BOX).alpha.shape == (36, 36)
     in_colour = proposer_of(channels=3, config={"input_channels": 3})
     assert in_colour.propose(colours, box_xyxy=BOX).alpha.shape == (36, 36)
-    with pytest.raises(UnsuitableModelError, match="colour"):
-        in_colour.propose(slice_values, box_xyxy=BOX)
+    grey = np.rint(255 * (slice_values - slice_values.min()) / np.ptp(slice_values)).astype(np.uint8)
+    of_slice = in_colour.propose(grey, Window(127.5, 255), box_xyxy=BOX)
+    of_colours = in_colour.propose(np.dstack([grey] * 3), box_xyxy=BOX)
+    np.testing.assert_allclose(of_slice.alpha, of_colours.alpha, atol=1e-5)
+
+
+def test_mirrored_views_give_a_mirrored_slice_the_mirrored_alpha(proposer_of, slice_values):
+    mirrored, mirrored_box = slice_values[:, ::-1], (80 - 44.0, 30.0, 80 - 20.0, 46.0)
+    one_view = proposer_of()
+    plain = one_view.propose(slice_values, box_xyxy=BOX, mean_first=True, seed=1)
+    other = one_view.propose(mirrored, box_xyxy=mirrored_box, mean_first=True, seed=1)
+    assert np.abs(plain.alpha - other.alpha[:, ::-1]).max() > 1e-3
+    views = {"crop_px": 32, "crop_scale": "box", "crop_of_box": 1.5, "views": 4}
+    four_views = proposer_of(training=views)
+    plain = four_views.propose(slice_values, box_xyxy=BOX, mean_first=True, seed=1)
+    other = four_views.propose(mirrored, box_xyxy=mirrored_box, mean_first=True, seed=1)
+    np.testing.assert_allclose(plain.alpha, other.alpha[:, ::-1], atol=1e-5)
+    np.testing.assert_allclose(plain.uncertainty, other.uncertainty[:, ::-1], atol=1e-4)
 
 
 def test_pixels_that_are_not_finite_pass(proposer, slice_values):
