@@ -21,7 +21,7 @@ from medapp.training.splits import split_by_patient
 _log = logging.getLogger(__name__)
 
 Place = Literal["data folder", "folder", "exported data set", "project"]
-ARE_LABELS = "are label maps, masks or mattes"
+ARE_LABELS = "are labels, masks or mattes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +190,14 @@ def no_reference(name: str, values: NDArray[np.float32]) -> str:
     return ARE_LABELS if says_label(name) or looks_like_labels(values) else ""
 
 
+def counted(count: int, thing: str, why: str) -> str:
+    """Such as ``2 files are small``, or ``1 file is small``."""
+    verb, rest = why.split(" ", 1)
+    if count == 1:
+        verb = {"are": "is", "hold": "holds", "have": "has", "were": "was", "show": "shows"}.get(verb, verb)
+    return f"{count} {thing}{'' if count == 1 else 's'} {verb} {rest}"
+
+
 def checked(place: Place, entries: Iterable[Reference], notes: Counter[str], modality: str | None) -> References:
     """What a place offers, when it can be trained on.
 
@@ -197,13 +205,13 @@ def checked(place: Place, entries: Iterable[Reference], notes: Counter[str], mod
         TrainingError: Nothing is left, or modalities or units are mixed.
     """
     found = tuple(entries)
-    sentences = tuple(f"{count} files {why}: left out." for why, count in sorted(notes.items()))
+    sentences = tuple(f"{counted(count, 'file', why)}: left out." for why, count in sorted(notes.items()))
     if not found:
         kind = f" of {modality}" if modality else ""
         if notes:
             why, count = notes.most_common(1)[0]
             raise TrainingError(
-                f"The {place} holds images, but no reference{kind}: {count} files {why}",
+                f"The {place} holds images, but no reference{kind}: {counted(count, 'file', why)}",
                 "Add scans at full dose or full resolution",
             )
         raise TrainingError(f"The {place} holds no images{kind}", "Choose a folder of scans or a project")
@@ -215,9 +223,9 @@ def checked(place: Place, entries: Iterable[Reference], notes: Counter[str], mod
 
 
 def _must_be_one(what: str, values: Sequence[str], hint: str) -> None:
-    counted = Counter(values)
-    if len(counted) > 1:
+    found = Counter(values)
+    if len(found) > 1:
         told = ", ".join(
-            f"{count} in {name}" if what == "units" else f"{count} {name}" for name, count in counted.most_common(4)
+            f"{count} in {name}" if what == "units" else f"{count} {name}" for name, count in found.most_common(4)
         )
         raise TrainingError(f"The data set mixes {what}: {told}", hint)
