@@ -195,7 +195,8 @@ class MattingRequest(SliceRequest):
 class RestoreRequest(Request):
     """Restore a series; result: ``RestoreResult``.
 
-    While it runs, ``detail["slice"]`` = ``(partial voxel file, z)`` says that a slice can be looked at.
+    While it runs, ``detail["slice"]`` = ``(partial voxel file, z)`` says that a slice can be looked at; before that,
+    ``detail["series"]`` = ``FoundSeries`` and ``detail["grid"]`` say how to map the file, which may have finer slices.
 
     Attributes:
         model_id: A model of the library, or ``filter-nlm`` for non-local means.
@@ -206,6 +207,8 @@ class RestoreRequest(Request):
         tile_px: 0 = automatic.
         region_model_id: A SAM of the library that finds the regions for models that need them; empty = region tree.
         region_window: Display window ``(center, width)`` in which regions are found; None = the range of the values.
+        keep_measured: Models that bring MR slices onto a finer grid put the measured frequencies back.
+        trust: Make a trust map too, from eight answers: eight times the work.
     """
 
     project: str
@@ -218,6 +221,8 @@ class RestoreRequest(Request):
     tile_px: int = 0
     region_model_id: str = ""
     region_window: tuple[float, float] | None = None
+    keep_measured: bool = True
+    trust: bool = False
 
     @property
     def title(self) -> str:
@@ -542,12 +547,17 @@ class RestoreResult:
         series_id: The derived series; empty for a preview.
         preview_path: ``.npy`` float32 (H, W) in native units for a preview; empty otherwise.
         report: ``mean_shift``, ``noise_change_percent``, ``voxels_outside_range``, ``seconds``, ``device``,
-            ``tile_px``, ``model``, ``unit``, ``strength``.
+            ``tile_px``, ``model``, ``unit``, ``strength``; on a finer grid ``grid`` = ``{"factor", "keeps_centres"}``
+            and ``keeps_measured``; with a trust map ``trust`` = ``{"answers", "median", "high"}``.
+        trust_series_id: The trust map; empty for a preview, or where none was asked for.
+        trust_path: Of a preview, like ``preview_path``.
     """
 
     series_id: str
     preview_path: str
     report: dict[str, Any]
+    trust_series_id: str = ""
+    trust_path: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from medapp.scan.scan import Scan
 
 Format = Literal["seg", "seg-binary", "derived", "nifti", "png", "png-cutout", "coco"]
 FORMATS: frozenset[str] = frozenset({"seg", "seg-binary", "derived", "nifti", "png", "png-cutout", "coco"})
-ItemKind = Literal["original", "restored", "filtered", "synthetic", "depth"]
+ItemKind = Literal["original", "restored", "filtered", "synthetic", "depth", "trust"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class ExportItem:
         model_hashes: SHA-256 of every weights file that took part.
         revision_id: The revision that is exported.
         title: What the library calls it; written only when not de-identifying.
-        kind: Anything but ``original`` and ``depth`` can become a derived DICOM series.
+        kind: Anything but ``original``, ``depth`` and ``trust`` can become a derived DICOM series.
         provenance: For made scans: ``task``, ``model``, ``sha256``, ``strength`` and whatever else is known.
         source_scan: What a made scan was made from; None for an original.
     """

@@ -223,6 +223,9 @@ def _plan_item(
     elif "derived" in wanted and item.kind == "depth":
         problems.append(f"{name}: no derived DICOM series, because depths are lengths; it is written as PNG.")
         wanted.discard("derived")
+    elif "derived" in wanted and item.kind == "trust":
+        problems.append(f"{name}: no derived DICOM series, because a trust map is no image of the patient.")
+        wanted.discard("derived")
     elif "derived" in wanted and (reason := why_no_derived(scan, headers.slices)):
         problems.append(f"{name}: no derived DICOM series, because {reason}.")
         wanted.discard("derived")

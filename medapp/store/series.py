@@ -14,7 +14,7 @@ from medapp.scan.geometry import Geometry
 from medapp.scan.scan import Scan, Window
 from medapp.store import tables
 
-SeriesKind = Literal["original", "restored", "filtered", "synthetic", "depth"]
+SeriesKind = Literal["original", "restored", "filtered", "synthetic", "depth", "trust"]
 STATES = ("new", "in work", "done", "flagged", "reviewed")
 
 
@@ -25,7 +25,7 @@ class SeriesInfo:
     Attributes:
         series_id: Unique in the project.
         source_id: The series it was derived from; None for an original.
-        kind: ``original``, ``restored``, ``filtered``, ``synthetic`` or ``depth``.
+        kind: ``original``, ``restored``, ``filtered``, ``synthetic``, ``depth`` or ``trust``.
         title: Shown in the tree; may hold what the file's description says.
         shape: ``(Z, Y, X)`` or ``(Z, Y, X, 3)``.
         dtype: Of the stored voxels; ``value = stored * slope + intercept`` in ``unit``.

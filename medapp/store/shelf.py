@@ -177,20 +177,27 @@ class SeriesShelf:
         thumbnail: bytes | NDArray[np.uint8] | None = None,
         notes: Sequence[str] = (),
         problems: Sequence[str] = (),
+        like: Scan | None = None,
     ) -> str:
-        """Add a series made from another one, on the same grid; the source is never changed.
+        """Add a series made from another one; the source is never changed.
 
         Args:
             voxels: A filled writer, or the voxels; ``value = voxels * slope + intercept`` in ``unit``.
             provenance: How it was made: model, version, weights hash, strength, settings.
             unit, modality: The source's unless given.
+            like: Gives place, spacings, windows, inversion and padding where they are not the source's; on a grid
+                that is finer in-plane, or the source's own.
+
+        Raises:
+            ValueError: The voxels do not lie on that grid, or it has another number of slices than the source.
         """
         self._must_write()
         writer = voxels if isinstance(voxels, VoxelWriter) else self._written(voxels)
         source = self.series_info(source_id)
-        if writer.shape[:3] != source.shape[:3]:
+        grid = source.shape[:3] if like is None else like.shape[:3]
+        if writer.shape[:3] != grid or grid[0] != source.shape[0]:
             writer.discard()
-            raise ValueError(f"derived voxels {writer.shape} do not lie on the source's grid {source.shape}")
+            raise ValueError(f"derived voxels {writer.shape} do not lie on the grid {grid} of a source {source.shape}")
         with self._database.read() as connection:
             row = (
                 connection.execute(select(tables.series).where(tables.series.c.series_id == source_id)).mappings().one()
@@ -202,11 +209,14 @@ class SeriesShelf:
             "index_spacing_mm",
             "windows",
             "is_inverted",
-            "group_name",
             "padding_sha256",
         )
+        place = dict(row)
+        if like is not None:
+            place |= {**scan_columns(like), "padding_sha256": self._aside(like.padding, np.bool_)}
         columns = {
-            **{name: row[name] for name in kept},
+            **{name: place[name] for name in kept},
+            "group_name": row["group_name"],
             "source_id": source_id,
             "kind": kind,
             "title": title or f"{source.title} · {kind}",

@@ -33,6 +33,7 @@ def keep_toy(folder, name, config=None, **entries):
         "dims": config.get("dims", 2),
         "region_engine": "region tree" if "region_map" in built.inputs else "",
         "takes": (CT,),
+        "task": "toy",
         **entries,
     }
     card = Card(
@@ -40,7 +41,6 @@ def keep_toy(folder, name, config=None, **entries):
         name=f"Toy {built.title}",
         version="1",
         architecture=name,
-        task="toy",
         config=config,
         sha256="0" * 64,
         **told,
