@@ -83,6 +83,16 @@ _SPECS: tuple[ActionSpec, ...] = (
     ActionSpec(
         "workspace_curate", "Curate", ("Ctrl+Alt+4",), "Check and export", "View", 0, "table", is_checkable=True
     ),
+    ActionSpec(
+        "workspace_train",
+        "Train",
+        ("Ctrl+Alt+5",),
+        "Let a model learn from what was accepted",
+        "View",
+        0,
+        "graduation-cap",
+        is_checkable=True,
+    ),
     ActionSpec("layout_1", "One view", (), "The slice alone", "View", 1, "square"),
     ActionSpec("layout_4", "2×2 views", (), "Three planes", "View", 1, "squares-four"),
     ActionSpec("layout_3_1", "3+1 views", (), "One plane large, two beside it", "View", 1, "layout"),
@@ -156,6 +166,9 @@ _SPECS: tuple[ActionSpec, ...] = (
     ActionSpec(
         "depth_export", "Export depth files…", (), "16-bit PNG and float TIFF with their scale", "Image", 3, "export"
     ),
+    ActionSpec(
+        "series_reference", "Mark or unmark as reference", (), "Restoration models learn from it", "Image", 4, "target"
+    ),
     # Matte
     ActionSpec(
         "matte_new", "New matte", ("Ctrl+Shift+N",), "A soft layer with the next label", "Matte", 0, "stack-simple"
@@ -211,6 +224,12 @@ _SPECS: tuple[ActionSpec, ...] = (
     ActionSpec(
         "interpolate", "Interpolate…", ("Ctrl+Shift+I",), "Fill slices between annotated ones", "Matte", 2, "stack"
     ),
+    # Train
+    ActionSpec("train_start", "Start training", (), "With the recipe of the Train workspace", "", 0, "graduation-cap"),
+    ActionSpec("train_pause", "Pause training", (), "The run is kept and goes on later", "", 0, "pause"),
+    ActionSpec("train_resume", "Resume training", (), "Go on exactly where the run stopped", "", 0, "play"),
+    ActionSpec("train_adopt", "Adopt model", (), "The new model of the last run serves from now on", "", 0, "check"),
+    ActionSpec("train_roll_back", "Roll back model", (), "The model before serves again", "", 0, "arrow-u-up-left"),
     # Help
     ActionSpec("shortcuts", "Keyboard shortcuts", ("?",), "All keys on one sheet", "Help", 0, "keyboard"),
     ActionSpec("hints", "Hints", ("F1",), "Three things to know", "Help", 0, "lightbulb"),

@@ -25,7 +25,7 @@ from medapp.ui.dialogs.questions import (
 from medapp.ui.dialogs.settings_sheet import SettingsSheet
 from medapp.ui.document import COMPARE_MODES
 from medapp.ui.messages import Message
-from medapp.ui.panels.library import warnings_of
+from medapp.ui.panels.library import mark_reference, warnings_of
 from medapp.ui.panels.restore import model_paths_filter
 from medapp.ui.proposing import plane_patch
 
@@ -127,6 +127,12 @@ class Commands:
             "show_uncertainty": lambda: document.show_uncertainty(not document.shows_uncertainty),
             "copy_next": window.propagating.copy_to_next,
             "interpolate": window.propagating.interpolate,
+            "series_reference": lambda: mark_reference(document, document.annotated_series_id),
+            "train_start": window.training.start,
+            "train_pause": window.training.pause,
+            "train_resume": window.training.resume,
+            "train_adopt": window.training.adopt,
+            "train_roll_back": window.training.roll_back,
             "shortcuts": lambda: ShortcutSheet(window, document.settings.shortcuts).present(),
             "hints": self.show_hints,
             "messages": lambda: window.tasks.show_messages(),
@@ -139,7 +145,7 @@ class Commands:
             "brush_reset": lambda: document.set_brush(value=1.0),
             "brush_edges": lambda: document.set_brush(edge_aware=not document.brush.edge_aware),
         }
-        for name in ("review", "restore", "annotate", "curate"):
+        for name in ("review", "restore", "annotate", "curate", "train"):
             found[f"workspace_{name}"] = partial(window.set_workspace, name)
         for name in _TOOLS:
             found[f"tool_{name}"] = partial(document.set_tool, name)

@@ -44,6 +44,7 @@ class Job:
         state: ``waiting``, ``running``, ``cancelling``, ``done``, ``stopped``, ``refused`` or ``crashed``.
         is_quiet: True for quick interactive jobs, which show no row.
         can_stop_now: Five seconds after *Cancel*.
+        stopped_text: What its row says when it was stopped; empty = Cancelled.
     """
 
     number: int
@@ -59,6 +60,7 @@ class Job:
     started_at: float = 0.0
     ended_at: float = 0.0
     can_stop_now: bool = False
+    stopped_text: str = ""
     outcome: Outcome | None = None
     queue_id: int = 0
     on_progress: Callable[[ProgressEvent], None] | None = field(default=None, repr=False)

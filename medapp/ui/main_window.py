@@ -51,11 +51,13 @@ from medapp.ui.panels.status import StatusBar
 from medapp.ui.panels.tasks import TasksDrawer
 from medapp.ui.panels.toasts import BannerHost, ToastHost
 from medapp.ui.panels.tool_options import ToolOptions
+from medapp.ui.panels.train import TrainPage
 from medapp.ui.propagating import Propagating
 from medapp.ui.proposing import Proposing
 from medapp.ui.region_maps import RegionMaps
 from medapp.ui.restoring import Restoring
 from medapp.ui.session import Session
+from medapp.ui.training import Training
 from medapp.ui.widgets import DockTitle, action_button, wrapped
 from medapp.ui.workspaces import WORKSPACES, LayoutKeeper, by_name
 
@@ -112,6 +114,8 @@ class MainWindow(QMainWindow):
         self.depth_mode = DepthMode(
             document, self.session, self.bridge, self.background, messages, self.restoring, self
         )
+
+        self.training = Training(document, self.bridge, self.background, messages, self)
 
         self.commands = Commands(self)
         self.actions_by_name = build_actions(self, self.commands.handlers(), document.settings.shortcuts)
@@ -214,9 +218,10 @@ class MainWindow(QMainWindow):
         self.grid = ViewportGrid(self.document)
         self.start_page = StartPage(self.document)
         self.curate = CuratePage(self.document)
+        self.train = TrainPage(self.document, self.training, self.background)
         self._pages = QStackedWidget()
         self._pages.setObjectName("centralStack")
-        for page in (self.start_page, self.grid, self.curate):
+        for page in (self.start_page, self.grid, self.curate, self.train):
             self._pages.addWidget(page)
         self.banners = BannerHost(self.messages)
         middle = QWidget()
@@ -281,6 +286,7 @@ class MainWindow(QMainWindow):
             self.region_maps.changed,
             self.depth_mode.choice_changed,
             self.depth_mode.result_changed,
+            self.training.changed,
         ):
             signal.connect(self._update_actions)
         document.settings_changed.connect(self._on_settings_changed)
@@ -296,7 +302,7 @@ class MainWindow(QMainWindow):
             view.focused.connect(lambda v=view: setattr(document, "active_axis", v.axis))
 
         commands = self.commands
-        for page in (self.start_page, self.library, self.curate):
+        for page in (self.start_page, self.library, self.curate, self.train):
             page.open_requested.connect(commands.open_files)
         self.start_page.folder_requested.connect(commands.open_folder)
         self.start_page.sample_requested.connect(self.opening.open_sample)
@@ -312,6 +318,10 @@ class MainWindow(QMainWindow):
         self.restoring.models_changed.connect(lambda: self.proposals.set_matting_models(self.restoring.matting_models))
         self.curate.series_requested.connect(self._review_series)
         self.curate.export_requested.connect(commands.export)
+        self.train.annotate_requested.connect(lambda: self.set_workspace("annotate"))
+        self.train.library_requested.connect(self._show_library)
+        self.training.show_requested.connect(lambda: self.set_workspace("train"))
+        self.training.models_switched.connect(self.restoring.refresh)
         self.opening.modality_needed.connect(commands.ask_modality)
         self.opening.problems_found.connect(commands.show_refused)
         self.status.retry_requested.connect(self.session.retry_saving)
@@ -411,16 +421,18 @@ class MainWindow(QMainWindow):
         """Recent projects and the sample; the open project stays open behind it."""
         self._pages.setCurrentWidget(self.start_page)
 
+    def _show_library(self) -> None:
+        self.set_workspace("review")
+        self.show_dock("library")
+
     def _review_series(self, series_id: str) -> None:
         self.set_workspace("review")
         self.document.open_series(series_id)
         self._show_page()
 
     def _show_page(self, *_: Any) -> None:
-        if self.workspace == "curate":
-            page: QWidget = self.curate
-        else:
-            page = self.grid if self.document.scan is not None else self.start_page
+        own_pages: dict[str, QWidget] = {"curate": self.curate, "train": self.train}
+        page = own_pages.get(self.workspace, self.grid if self.document.scan is not None else self.start_page)
         self._pages.setCurrentWidget(page)
         for bar in (self.tool_options, self.tool_strip):
             bar.setVisible(page is self.grid and not (self._is_bare and bar is self.tool_strip))
@@ -452,6 +464,8 @@ class MainWindow(QMainWindow):
                 enabled = can_edit
             elif spec.menu == "Matte" and name != "reject":
                 enabled = has_matte
+            elif name.startswith("train_"):
+                enabled = self.training.allows(name.removeprefix("train_"))
             elif name in ("save_version", "export"):
                 enabled = document.project is not None and bool(document.series_list)
             elif name in ("tool_depth", "depth_file"):
@@ -464,6 +478,8 @@ class MainWindow(QMainWindow):
                 enabled = self.region_maps.can_find and not self.region_maps.is_finding
             elif name == "regions_show":
                 enabled = self.region_maps.map is not None
+            elif name == "series_reference":
+                enabled = bool(document.annotated_series_id) and has_series and not document.is_read_only
             elif name in ("restore_run", "restore_preview"):
                 enabled = has_series and self.restoring.can_run
             elif spec.menu == "Image" or spec.is_tool or name.startswith(_NEED_SCAN):
@@ -575,6 +591,8 @@ class MainWindow(QMainWindow):
         sheet.body.addWidget(
             wrapped(f"{count} {'job is' if count == 1 else 'jobs are'} not done. Your mattes are saved either way.")
         )
+        if self.training.is_busy:
+            sheet.body.addWidget(wrapped("The training keeps its run: the next start offers to go on where it was."))
 
         def quit_now() -> None:
             self._may_close = True

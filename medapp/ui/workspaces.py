@@ -35,6 +35,7 @@ WORKSPACES = (
     Workspace("restore", ("library", "restore", "depth_map", "info"), "restore", "navigate"),
     Workspace("annotate", ("library", "layers", "proposals", "history"), "proposals", "prompt"),
     Workspace("curate", (), "", "navigate"),
+    Workspace("train", (), "", "navigate"),
 )
 
 

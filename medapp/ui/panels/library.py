@@ -25,6 +25,7 @@ STATE_ICONS = {
     "reviewed": "checks",
 }
 NO_GROUP = "No patient given"
+REFERENCE_HELP = "Restoration models learn from series that are marked as reference"
 
 
 class LibraryPanel(QWidget):
@@ -122,7 +123,7 @@ class LibraryPanel(QWidget):
                 shown = visit(item.child(i)) or shown
             info = self._document.info(item.data(0, _ID) or "")
             if info is not None:
-                text = f"{info.title} {info.modality} {info.state} {info.group} {info.kind}".lower()
+                text = f"{info.title} {describe(info)} {info.modality} {info.state} {info.group} {info.kind}".lower()
                 shown = shown or all(word in text for word in words)
             item.setHidden(not shown)
             return shown
@@ -174,6 +175,12 @@ class LibraryPanel(QWidget):
                 state.capitalize(),
                 lambda s=state: self._document.change_series(series_id, f"State: {s}", state=s),
             )
+        if info.source_id is None:
+            reference = menu.addAction(icon("target"), "Reference")
+            reference.setCheckable(True)
+            reference.setChecked(info.is_reference)
+            reference.setToolTip(REFERENCE_HELP)
+            reference.triggered.connect(lambda _c=False: mark_reference(self._document, series_id))
         menu.addSeparator()
         menu.addAction(
             icon("trash"),
@@ -193,6 +200,14 @@ class LibraryPanel(QWidget):
             self.paths_dropped.emit(paths)
 
 
+def mark_reference(document: Document, series_id: str) -> None:
+    """Mark a series as what a restored one should look like, or take the mark away; one undo step."""
+    info = document.info(series_id)
+    if info is not None and info.source_id is None:
+        text = "Take reference mark away" if info.is_reference else "Mark as reference"
+        document.change_series(series_id, text, is_reference=not info.is_reference)
+
+
 def describe(info: SeriesInfo) -> str:
     """Modality, size and state in a few words."""
     z, y, x = info.shape[:3]
@@ -205,6 +220,8 @@ def describe(info: SeriesInfo) -> str:
         ]
     if info.state != "new":
         parts.append(info.state)
+    if info.is_reference:
+        parts.append("reference")
     return " · ".join(parts)
 
 
@@ -219,6 +236,8 @@ def tooltip_of(info: SeriesInfo) -> str:
     if info.spacing_mm is not None:
         z, y, x = info.spacing_mm
         lines.append(f"{x:.3g} × {y:.3g} × {z:.3g} mm")
+    if info.is_reference:
+        lines.append(f"Reference: {REFERENCE_HELP[:1].lower()}{REFERENCE_HELP[1:]}")
     lines += [f"⚠ {note}" for note in warnings_of(info)[:4]]
     return "\n".join(lines)
 

@@ -46,11 +46,11 @@ def state_line(job: Job) -> str:
     if job.state == "waiting":
         return "Waiting"
     if job.state == "cancelling":
-        return "Cancelling…"
+        return "Pausing…" if job.stopped_text else "Cancelling…"
     if job.state == "done":
         return f"Done in {shown_time(job.ended_at - job.started_at)}" if job.started_at else "Done"
     if job.state == "stopped":
-        return "Cancelled"
+        return job.stopped_text or "Cancelled"
     if job.state in ("refused", "crashed"):
         return job.outcome.message if isinstance(job.outcome, Refused) else "Stopped by something unexpected"
     parts = [

@@ -135,6 +135,7 @@ class Banner(QFrame):
 
     def __init__(self, message: Message) -> None:
         super().__init__()
+        self.message = message
         self.setProperty("look", "banner-danger" if message.kind == "error" else "banner")
         self.setAccessibleName(message.text)
         sign = label()
