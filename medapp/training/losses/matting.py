@@ -86,19 +86,35 @@ class MattingObjective(nn.Module):
         """
         if made.score_map is None or made.kl is None:
             raise ValueError("the loss needs what the network gives in training")
-        scores = made.score_map.to(alpha.dtype)  # reduced precision ends here
+        logits = None if made.alpha_logits is None or not use_matting else made.alpha_logits.to(alpha.dtype)
+        with torch.autocast(alpha.device.type, enabled=False):  # reduced precision ends here
+            return self._terms(
+                made.score_map.to(alpha.dtype), made.kl.to(alpha.dtype), logits, made.uncertainty, mask, alpha, epoch
+            )
+
+    def _terms(
+        self,
+        scores: Tensor,
+        kl: Tensor,
+        logits: Tensor | None,
+        uncertainty: Tensor,
+        mask: Tensor,
+        alpha: Tensor,
+        epoch: int,
+    ) -> MattingLoss:
+        """As ``forward``; without logits of an alpha the masks alone are trained."""
         reconstruction = nn.functional.binary_cross_entropy_with_logits(scores, mask.to(alpha.dtype))
-        segmentation = self.kl_scale * made.kl + self.reconstruction_scale * reconstruction
-        if not use_matting or made.alpha_logits is None:
-            return MattingLoss(segmentation, made.kl, reconstruction)
-        found = made.alpha_logits.to(alpha.dtype).sigmoid()
+        segmentation = self.kl_scale * kl + self.reconstruction_scale * reconstruction
+        if logits is None:
+            return MattingLoss(segmentation, kl, reconstruction)
+        found = logits.sigmoid()
         by_alpha = region_l1(found, alpha, torch.ones_like(alpha))
-        by_gradient = gradient_l1(found, alpha, (made.uncertainty.detach() >= self.entropy_thresh).to(alpha.dtype))
+        by_gradient = gradient_l1(found, alpha, (uncertainty.detach() >= self.entropy_thresh).to(alpha.dtype))
         matting = self.alpha_scale * by_alpha + self.gradient_scale * by_gradient
         if self.band_scale:
             matting = matting + self.band_scale * region_l1(found, alpha, border_band(alpha))
         total = self._weighed(segmentation, matting, epoch)
-        return MattingLoss(total, made.kl, reconstruction, by_alpha, by_gradient)
+        return MattingLoss(total, kl, reconstruction, by_alpha, by_gradient)
 
     def _weighed(self, segmentation: Tensor, matting: Tensor, epoch: int) -> Tensor:
         if self.strategy == "OAWS":
