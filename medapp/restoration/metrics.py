@@ -1,8 +1,8 @@
-"""How well a slice was restored: error figures, where they count, and their interval over patients."""
+"""How well a slice was restored: error figures, and where they count."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.ndimage as ndi
@@ -10,6 +10,56 @@ from numpy.typing import NDArray
 
 CT_DISPLAY_WINDOW = (-160.0, 240.0)
 """HU; the soft-tissue window in which low-dose CT is judged."""
+CT_EDGE_RANGE = (-1000.0, 1000.0)
+"""HU; edges of CT are looked at in it."""
+PERCENTILES = (0.5, 99.5)
+"""Of a reference slice; limits of images without a unit."""
+TISSUE_SHARE = 0.1
+"""Of the limits: what lies above belongs to the body where the unit says nothing."""
+_FLAT_SHARE_PER_PX = 0.02
+_LEAST_FLAT_PX = 500
+_PATCH_PX = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Judging:
+    """Where and in which limits a reference slice and what is made of it are compared.
+
+    Attributes:
+        limits: Native values; PSNR and SSIM clip to them, and their width is the peak.
+        body: ``(Y, X)`` bool, where errors count.
+        flat: ``(Y, X)`` bool, without edges: where a shift and noise can be seen.
+        edge_range: Native values within which edges are looked at.
+        unit: What errors are told in: native values times ``per_native``.
+        per_native: One native step in that unit.
+    """
+
+    limits: tuple[float, float]
+    body: NDArray[np.bool_]
+    flat: NDArray[np.bool_]
+    edge_range: tuple[float, float]
+    unit: str
+    per_native: float = 1.0
+
+
+def judging_of(reference: NDArray, modality: str | None) -> Judging:
+    """How a reference slice is judged.
+
+    CT: display window, patient, soft tissue, HU. Anything else has no common unit: limits are the 0.5 and 99.5
+    percentiles of the slice, the body is what lies above a tenth of them, and errors are told in percent of them.
+
+    Args:
+        reference: ``(Y, X)`` in native units.
+        modality: DICOM code.
+    """
+    if modality == "CT":
+        return Judging(CT_DISPLAY_WINDOW, body_mask(reference), soft_tissue(reference), CT_EDGE_RANGE, "HU")
+    low, high = (float(value) for value in np.percentile(reference, PERCENTILES))
+    high = max(high, low + 1e-6 * max(abs(low), 1e-6))
+    body = reference > low + TISSUE_SHARE * (high - low)
+    steepness = ndi.gaussian_gradient_magnitude(reference.astype(np.float32), 1.5)
+    flat = ndi.binary_erosion(body & (steepness < _FLAT_SHARE_PER_PX * (high - low)))
+    return Judging((low, high), body, flat, (low, high), "% of the range", 100.0 / (high - low))
 
 
 def psnr_db(
@@ -107,13 +157,46 @@ def slice_noise(values: NDArray, where: NDArray[np.bool_] | None = None, step: i
     return float(1.4826 * np.median(np.abs(chosen))) if chosen.size >= 500 else 0.0
 
 
-def flat_bias(restored: NDArray, reference: NDArray) -> float:
-    """Mean shift in flat soft tissue, native units; nan when the slice has none."""
-    where = soft_tissue(reference)
-    return float(np.mean((restored - reference)[where], dtype=np.float64)) if where.sum() >= 500 else float("nan")
+def flat_bias(restored: NDArray, reference: NDArray, flat: NDArray[np.bool_]) -> float:
+    """Mean shift where the reference is flat, native units; nan with too little of it."""
+    enough = np.count_nonzero(flat) >= _LEAST_FLAT_PX
+    return float(np.mean((restored - reference)[flat], dtype=np.float64)) if enough else float("nan")
 
 
-def edge_width_px(values: NDArray, reference: NDArray, limits: tuple[float, float] = (-1000.0, 1000.0)) -> float:
+def noise_power(values: NDArray, reference: NDArray, flat: NDArray[np.bool_]) -> float:
+    """Variance of what differs from the reference where that is flat, native units squared; nan with too little."""
+    if np.count_nonzero(flat) < _LEAST_FLAT_PX:
+        return float("nan")
+    return float(np.var((np.asarray(values, np.float64) - reference)[flat]))
+
+
+def noise_frequency(values: NDArray, reference: NDArray, flat: NDArray[np.bool_]) -> float:
+    """Mean frequency of the noise power spectrum in cycles per pixel: low for blotches, high for fine grain.
+
+    The spectrum of what differs from the reference, averaged over patches of 24 px that are mostly flat, each without
+    its mean and under a Hann window; nan without such a patch, or without noise.
+
+    Reference:
+        Friedman et al., "A simple approach to measure computed tomography (CT) modulation transfer function (MTF) and
+        noise-power spectrum (NPS)", Med Phys 2013.
+    """
+    error = np.asarray(values, np.float64) - reference
+    side = _PATCH_PX
+    taper = np.outer(np.hanning(side), np.hanning(side))
+    power = np.zeros((side, side // 2 + 1))
+    for y in range(0, error.shape[0] - side + 1, side // 2):
+        for x in range(0, error.shape[1] - side + 1, side // 2):
+            place = (slice(y, y + side), slice(x, x + side))
+            if flat[place].mean() >= 0.75:
+                patch = np.where(flat[place], error[place] - error[place][flat[place]].mean(), 0.0)
+                power += np.abs(np.fft.rfft2(patch * taper)) ** 2
+    power[:, 1:-1] *= 2  # the half that rfft2 leaves out
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
+    total = float(power.sum())
+    return float((power * frequency).sum() / total) if total > 0 else float("nan")
+
+
+def edge_width_px(values: NDArray, reference: NDArray, limits: tuple[float, float] = CT_EDGE_RANGE) -> float:
     """Width of the strong edges of the reference as ``values`` shows them, in pixels.
 
     Contrast over steepness (height of the step divided by its steepest slope), averaged over the steepest two percent
@@ -133,26 +216,6 @@ def edge_width_px(values: NDArray, reference: NDArray, limits: tuple[float, floa
     profile = profile.reshape(len(offsets), -1).mean(axis=1)  # the mean edge; each was centred by the reference
     slope = np.diff(profile).max()
     return float((profile[-1] - profile[0]) / slope) if slope > 0 else float("nan")
-
-
-def bootstrap_interval(per_patient: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean over patients, by resampling patients; ``(nan, nan)`` without any."""
-    values = np.asarray([value for value in per_patient if np.isfinite(value)], float)
-    if not values.size:
-        return float("nan"), float("nan")
-    picks = np.random.default_rng(seed).integers(values.size, size=(draws, values.size))
-    low, high = np.quantile(values[picks].mean(axis=1), (0.025, 0.975))
-    return float(low), float(high)
-
-
-def mean_by_patient(figures: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Mean of each patient's slices; patients without a finite figure are left out."""
-    means = {}
-    for patient, values in figures.items():
-        finite = [value for value in values if np.isfinite(value)]
-        if finite:
-            means[patient] = float(np.mean(finite))
-    return means
 
 
 def _clipped(values: NDArray, limits: tuple[float, float] | None) -> NDArray[np.float64]:

@@ -82,17 +82,49 @@ def _negative(value: float | None) -> float | None:
 
 
 def restoration_table(result: Mapping[str, Any]) -> str:
-    """A block a condition, a row a method."""
-    head = ["method", "PSNR, dB", "95 %", "SSIM", "RMSE", "bias", "edge width, %", "gain, dB", "95 %"]
+    """A block a condition, a row a method; then how well the trust maps tell the error."""
+    unit = result["unit"]
+    head = ["method", "PSNR, dB", "95 %", "SSIM", f"RMSE, {unit}", f"shift, {unit}", "worst", "edge width, %"]
+    head += ["noise power", "noise freq.", "gain, dB", "95 %"]
     blocks: dict[str, list[list[str]]] = {}
-    for row in [*result["rows"], *result["more"]]:
+    for row in result["rows"]:
         cells = [row["name"], number(row["psnr_db"], 2), _interval(row["ci95"]), number(row["ssim"], 4)]
-        cells += [number(row["rmse"], 2), signed(row["hu_bias"], 2), signed(100 * row["edge_width_change"], 1)]
+        cells += [number(row["rmse"], 2), signed(row["bias"], 2), signed(row["bias_worst"], 2)]
+        cells += [signed(None if row["edge_width"] is None else 100 * row["edge_width"], 1)]
+        cells += [number(row["noise_power"], 3), number(row["noise_frequency"], 2)]
         cells += [signed(row.get("gain_db"), 2), _interval(row.get("gain_ci95"))]
-        title = f"dose {row['dose']:g}, {row['kernel']} filter, {row['group']}, {row['n_subjects']} patients"
-        blocks.setdefault(title, []).append(cells)
+        who = f"{row['n_subjects']} patients, {row['n_slices']} slices"
+        blocks.setdefault(f"{row['condition']}, {row['group']} ({who})", []).append(cells)
     texts = [f"{title}\n{aligned(head, lines)}" for title, lines in blocks.items()]
-    return "\n\n".join([*texts, told_data(result)])
+    notes = [
+        "PSNR, SSIM, RMSE inside the body; shift and noise in flat regions, noise against the input; "
+        "edge width against the reference;",
+        "gain: PSNR over the best classical method, paired by patient.",
+    ]
+    if result["calibration"]:
+        texts.append(_calibration_table(result["calibration"]))
+    return "\n\n".join([*texts, "\n".join([*notes, told_data(result)])])
+
+
+def _calibration_table(calibration: Sequence[Mapping[str, Any]]) -> str:
+    head = ["trust map of", "condition", "rank correlation", "95 %", "in 8 px blocks", "95 %"]
+    head += ["mean error by tenths of the spread", "rises"]
+    lines = []
+    for told in calibration:
+        tenths = " ".join(number(value, 1) for value in told["error_by_decile"])
+        lines.append(
+            [
+                told["name"],
+                told["condition"],
+                number(told["rank_correlation"], 2),
+                _interval(told["rank_ci95"]),
+                number(told["block_rank_correlation"], 2),
+                _interval(told["block_rank_ci95"]),
+                f"{tenths} {told['unit']}",
+                "yes" if told["rises"] else "no",
+            ]
+        )
+    return aligned(head, lines, left=2)
 
 
 def _interval(limits: Sequence[float | None] | None) -> str:

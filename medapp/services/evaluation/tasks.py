@@ -48,7 +48,7 @@ def evaluate(
     if task == depth.TASK:
         return depth.evaluate_depth(library, data, progress, model_id, seeds=1 if is_quick else 3)
     if task in restorations.TASKS:
-        return restorations.evaluate(task, library, data, progress, model_id, slices_per_subject, not is_quick)
+        return restorations.evaluate(task, library, data, progress, model_id, slices_per_subject, is_quick)
     raise UsageError(f"The task '{task[:40]}' cannot be evaluated", f"Tasks: {', '.join(TASKS)}")
 
 
