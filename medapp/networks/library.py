@@ -86,6 +86,19 @@ class ModelLibrary:
         """
         return read_card(self._find(model_id))
 
+    def weights_path(self, model_id: str) -> Path:
+        """The weights file of a model.
+
+        Raises:
+            WeightsError: There is no such model.
+        """
+        return self._find(model_id).with_name(f"{model_id}.safetensors")
+
+    def recipe_path(self, model_id: str) -> Path | None:
+        """The recipe beside the card of a model; None where there is none."""
+        path = self._find(model_id).with_name(f"{model_id}{RECIPE_SUFFIX}")
+        return path if path.is_file() else None
+
     def load(self, model_id: str, device: str = "auto") -> LoadedModel:
         """The model, on a device; quick when it was loaded before and its file is unchanged.
 

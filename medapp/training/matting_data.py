@@ -33,6 +33,7 @@ SOURCES = ("cut-out", "skin", "vessels", "brain", "tumour")
 OBSERVERS = ("1stHO", "2ndHO")
 _WINDOW_PX, _IN_WINDOW_PX, _STEP_PX = 336, 160, 120  # of the vessels: what is seen, what is meant, and the next one
 _LEAST_VESSELS = 0.05
+_MARGIN = 0.7  # around a thing, of its side
 _BRAIN_MARGIN_PX = 3
 _LEAST_OF_BRAIN = 0.3  # of its fullest slice
 
@@ -209,6 +210,18 @@ def _picture(scan: Scan, z: int) -> NDArray[np.float32]:
         return np.clip(values / np.float32(255 if values.max() <= 255 else 65535), 0, 1).astype(np.float32)
     low, high = np.percentile(values, (1.0, 99.7))
     return np.clip((values - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+
+
+def specimen_of(source: str, name: str, image: NDArray[np.float32], alpha: NDArray[np.float32]) -> list[Specimen]:
+    """One thing in a picture with what is around it, as a list: empty where the thing is too small to learn from.
+
+    Args:
+        source: Any name; how often it is drawn is said under it.
+        name: Of the case, without a patient's name.
+        image: ``(H, W)`` or ``(H, W, 3)`` as shown, 0..1.
+        alpha: ``(H, W)``, 0..1.
+    """
+    return _specimen(source, name, image, alpha, margin=_MARGIN)
 
 
 def _specimen(
