@@ -269,8 +269,9 @@ class Commands:
     def cycle_compare(self) -> None:
         """The next compare mode."""
         document = self._document
-        place = COMPARE_MODES.index(document.compare_mode)
-        document.set_compare(COMPARE_MODES[(place + 1) % len(COMPARE_MODES)])
+        modes = [mode for mode in COMPARE_MODES if mode != "trust overlay" or document.trust is not None]
+        place = modes.index(document.compare_mode)
+        document.set_compare(modes[(place + 1) % len(modes)])
 
     def go_to_slice(self) -> None:
         """Ask for a slice number."""
@@ -304,7 +305,7 @@ class Commands:
             document.message_requested.emit(f"“{active.name}” is locked; nothing was changed.")
             return
         axis = document.active_axis
-        index = document.position_zyx[axis]
+        index = document.matte_position_zyx[axis]
         patch = plane_patch(active, FULL - active.slice_stored(index, axis), index, axis)
         if patch is not None:
             document.apply(Stroke(active.matte_id, (patch,), "Invert matte"))

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from PySide6.QtCore import QObject, Signal
 
 from medapp.annotation.annotation import Annotation
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COMPARE_MODES = ("single", "side by side", "swipe", "difference")
+COMPARE_MODES = ("single", "side by side", "swipe", "difference", "trust overlay")
 MATTE_VIEWS = ("tint", "outline", "on black", "on white", "on checker", "grey", "unknown band")
 PAINT_TOOLS = ("brush", "eraser", "unknown")
 AcceptMode = Literal["add", "replace", "subtract"]
@@ -52,6 +53,7 @@ class Document(QObject):
         series, scan: The series on screen; while it is still arriving ``series`` is None and ``scan`` maps its file.
         original, processed: The pair for Compare; ``processed`` may be a restoration under way.
         processed_slices: Slices of ``processed`` that are there, or None when all are.
+        trust: How far eight answers differ, on the grid of ``processed``; None where nobody asked for it.
         arrived_slices: The same for ``scan``.
         annotation: The mattes of the original series.
         position_zyx: The crosshair, in voxels.
@@ -136,6 +138,7 @@ class Document(QObject):
         self.processed: Scan | None = None
         self.processed_info: Any = None
         self.processed_slices: set[int] | None = None
+        self.trust: Scan | None = None
         self.arrived_slices: set[int] | None = None
         self.arriving_path = ""
         self.annotation: Annotation | None = None
@@ -195,6 +198,27 @@ class Document(QObject):
         """The series that holds the mattes: the original of the one on screen; empty without one."""
         return self.annotation.series_id if self.annotation is not None else ""
 
+    @property
+    def shows_mattes_grid(self) -> bool:
+        """The series on screen lies on the grid of the mattes; a finer restoration does not."""
+        return self.scan is None or self.original is None or self.scan.shape[:3] == self.original.shape[:3]
+
+    @property
+    def proposed_series_id(self) -> str:
+        """The series in which regions are looked for: the one on screen, or the original under a finer one."""
+        if not self.shows_mattes_grid:
+            return self.annotated_series_id
+        return self.series.series_id if self.series is not None else ""
+
+    @property
+    def matte_position_zyx(self) -> tuple[int, int, int]:
+        """The crosshair in voxels of the mattes' grid."""
+        if self.scan is None or self.original is None or self.shows_mattes_grid:
+            return self.position_zyx
+        at, sides = _same_place(self.scan, self.position_zyx, self.original), self.original.shape[:3]
+        z, y, x = (min(max(i, 0), n - 1) for i, n in zip(at, sides, strict=True))
+        return z, y, x
+
     def open_series(self, series_id: str) -> None:
         """Ask for another series on screen."""
         if self.series is None or self.series.series_id != series_id:
@@ -209,6 +233,7 @@ class Document(QObject):
         *,
         processed: Scan | None,
         processed_info: SeriesInfo | None,
+        trust: Scan | None = None,
         window: Window,
         value_range: tuple[float, float],
         view: dict[str, Any] | None = None,
@@ -219,8 +244,10 @@ class Document(QObject):
             view: What was kept of it when it was last on screen: position, window, inversion, active matte.
         """
         self.end_preview(accept=False)
-        same_grid = self.scan is not None and self.original is not None and self.annotation is not None
-        same_grid = same_grid and self.annotation.series_id == annotation.series_id and self.scan.shape == scan.shape
+        is_beside = self.scan is not None and self.original is not None and self.annotation is not None
+        is_beside = is_beside and self.annotation.series_id == annotation.series_id
+        same_grid = is_beside and self.scan.shape == scan.shape
+        before = self.scan if is_beside else None
         position, kept_window = self.position_zyx, self.window
         is_inverted, active = self.is_inverted, self.active_matte
         tail = (self.prompts, self.candidates, self.candidate_index, self.matting)
@@ -229,7 +256,7 @@ class Document(QObject):
             arrived_position = None
         self._forget_series()
         self.series, self.scan, self.original, self.annotation = info, scan, original, annotation
-        self.processed, self.processed_info = processed, processed_info
+        self.processed, self.processed_info, self.trust = processed, processed_info, trust
         self.default_window, self.value_range = window, value_range
         self.window = window
         self.is_inverted = scan.is_inverted != (scan.modality in ("PT", "NM"))
@@ -239,6 +266,11 @@ class Document(QObject):
         active_id = view.get("active_matte", "")
         if same_grid:  # from original to restored and back: nothing moves
             self.position_zyx, self.window, self.is_inverted = position, kept_window, is_inverted
+            active_id = active.matte_id if active is not None else active_id
+            self.prompts, self.candidates, self.candidate_index, self.matting = tail
+        elif before is not None:  # the same place on a finer or coarser grid
+            self.position_zyx = self._clamped(_same_place(before, position, scan))
+            self.window, self.is_inverted = kept_window, is_inverted
             active_id = active.matte_id if active is not None else active_id
             self.prompts, self.candidates, self.candidate_index, self.matting = tail
         else:
@@ -251,8 +283,7 @@ class Document(QObject):
                 self.window = Window(float(center), float(width))
             self.is_inverted = bool(view.get("is_inverted", self.is_inverted))
         self.active_matte = annotation.matte(active_id) if active_id in annotation else next(iter(annotation), None)
-        if self.compare_mode != "single" and self.processed is None:
-            self.compare_mode = "single"
+        self._check_compare()
         self.series_opened.emit(info.series_id)
         self._announce_series()
 
@@ -283,12 +314,21 @@ class Document(QObject):
             self.arrived_slices.add(z)
         self.slice_arrived.emit(path, z)
 
-    def show_processed(self, processed: Scan | None, info: Any, slices: set[int] | None) -> None:
+    def show_processed(
+        self, processed: Scan | None, info: Any, slices: set[int] | None, trust: Scan | None = None
+    ) -> None:
         """Put a restoration of the open series, finished or under way, on the other side of Compare."""
         self.processed, self.processed_info, self.processed_slices = processed, info, slices
-        if processed is None and self.compare_mode != "single":
-            self.compare_mode = "single"
+        self.trust = trust
+        self._check_compare()
         self.compare_changed.emit()
+
+    def _check_compare(self) -> None:
+        """What is there decides how it can be compared."""
+        if self.compare_mode != "single" and self.processed is None:
+            self.compare_mode = "single"
+        if self.compare_mode == "trust overlay" and self.trust is None:
+            self.compare_mode = "swipe"
 
     @property
     def is_derived(self) -> bool:
@@ -393,6 +433,12 @@ class Document(QObject):
         """How original and processed share the viewport; without a processed series only ``single``."""
         if mode != "single" and self.processed is None:
             self.message_requested.emit("There is no restored series to compare with yet. Run a restoration first.")
+            return
+        if mode == "trust overlay" and self.trust is None:
+            self.message_requested.emit(
+                "There is no trust map of this restoration. Switch Trust map on in the Restore panel and run it again."
+            )
+            self.compare_changed.emit()
             return
         if mode != self.compare_mode:
             self.compare_mode = mode
@@ -789,3 +835,12 @@ def _box_of(stroke: Stroke) -> Box | None:
     z, y, x = (min(start[a] for start in starts) for a in range(3))
     d, h, w = (max(end[a] for end in ends) - low for a, low in enumerate((z, y, x)))
     return (z, y, x), (d, h, w)
+
+
+def _same_place(before: Scan, position_zyx: tuple[int, int, int], after: Scan) -> tuple[int, int, int]:
+    """The voxel of another grid that lies where a voxel lay."""
+    if before.geometry is not None and after.geometry is not None:
+        index = after.geometry.to_index(before.geometry.to_mm(np.array(position_zyx, dtype=np.float64)))
+        return tuple(round(float(i)) for i in index)  # type: ignore[return-value]
+    sides = zip(position_zyx, before.shape[:3], after.shape[:3], strict=True)
+    return tuple(int((p + 0.5) * new / old) for p, old, new in sides)  # type: ignore[return-value]

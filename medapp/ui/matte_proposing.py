@@ -155,7 +155,7 @@ class MatteProposing(QObject):
         self._job = self._bridge.submit(
             MattingRequest(
                 project=str(document.project.path),
-                series_id=document.series.series_id,
+                series_id=document.proposed_series_id,
                 slice_index=first.slice_index,
                 axis=first.axis,
                 window_center=document.window.center,

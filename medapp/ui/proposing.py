@@ -65,14 +65,14 @@ class Proposing(QObject):
         if document.series is None or document.project is None:
             return None
         window = document.window
-        return document.series.series_id, axis, index, round(window.center, 3), round(window.width, 3)
+        return document.proposed_series_id, axis, index, round(window.center, 3), round(window.width, 3)
 
     def _build_ahead(self) -> None:
         """The tree of the slice on screen is ready before the first click."""
         document = self._document
         if document.tool == "prompt" and not document.settings.sam_model:
             axis = document.active_axis
-            self._with_tree(axis, document.position_zyx[axis], lambda: None)
+            self._with_tree(axis, document.matte_position_zyx[axis], lambda: None)
 
     def prepare(self, axis: int, index: int) -> None:
         """A slice will be clicked soon: have its tree ready."""
@@ -209,7 +209,7 @@ class Proposing(QObject):
         self._bridge.submit(
             PromptRequest(
                 project=str(document.project.path),
-                series_id=document.series.series_id,
+                series_id=document.proposed_series_id,
                 slice_index=prompts[0].slice_index,
                 axis=prompts[0].axis,
                 window_center=document.window.center,
@@ -231,7 +231,7 @@ class Proposing(QObject):
         if document.series is None:
             return
         axis = document.active_axis
-        index = document.position_zyx[axis]
+        index = document.matte_position_zyx[axis]
         self._ticket += 1
         ticket = self._ticket
         self._set_proposing(self.tree(axis, index) is None)
@@ -327,7 +327,7 @@ class Proposing(QObject):
         document = self._document
         if document.project is None or document.series is None:
             return
-        project, series_id, window = document.project, document.series.series_id, document.window
+        project, series_id, window = document.project, document.proposed_series_id, document.window
 
         def write() -> str:
             path = project.cache_dir / f"trimap-{uuid.uuid4().hex}.npz"
@@ -394,7 +394,7 @@ class Proposing(QObject):
         if matte is None or document.series is None:
             return
         axis = document.active_axis
-        index = document.position_zyx[axis]
+        index = document.matte_position_zyx[axis]
         spacing = self._spacing(axis)
         stored = matte.slice_stored(index, axis)
         unknown = matte.slice_stored(index, axis, "unknown").astype(bool)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from medapp.progress import ProgressEvent
@@ -19,7 +21,8 @@ from medapp.requests import (
     RestoreRequest,
     RestoreResult,
 )
-from medapp.scan.scan import Scan
+from medapp.scan.finer import FinerGrid
+from medapp.scan.scan import Scan, Window
 from medapp.ui.background import Background
 from medapp.ui.document import Document
 from medapp.ui.job_bridge import JobBridge
@@ -37,6 +40,8 @@ class Restoring(QObject):
         models: What ``ModelsRequest`` said: dicts with ``id``, ``title``, ``fit``, ``reason``.
         model_id: The chosen one.
         strength: 0..1.
+        keeps_measured: Models that bring MR slices onto a finer grid put the measured frequencies back.
+        wants_trust: Previews and runs make a trust map, from eight answers.
         region_model_id: The SAM that finds regions for models that need them; empty = the region tree.
         report: Of the last finished run on this series, or empty.
         routing: What the routers of the last run or preview chose, dicts with ``name``, ``kind`` and ``shares``.
@@ -63,6 +68,8 @@ class Restoring(QObject):
         self.models: tuple[dict[str, Any], ...] = ()
         self.model_id = ""
         self.strength = 1.0
+        self.keeps_measured = True
+        self.wants_trust = False
         self.report: dict[str, Any] = {}
         self.routing: list[dict[str, Any]] = []
         self.routing_about = ""
@@ -96,6 +103,18 @@ class Restoring(QObject):
         """The chosen model fits the series on screen, and the project can be written."""
         model = self.model
         return model is not None and model["fit"] != "blocked" and not self._document.is_read_only
+
+    @property
+    def factor(self) -> int:
+        """How many times finer the results of the chosen model are in-plane."""
+        return int((self.model or {}).get("scale", 1))
+
+    @property
+    def can_keep_measured(self) -> bool:
+        """The chosen model fills k-space, of which the measured part can be kept."""
+        model = self.model or {}
+        is_mr = model.get("task") == "mr-super-resolution"
+        return is_mr and self.factor > 1 and int((model.get("config") or {}).get("scale", 1)) == 1
 
     @property
     def needs_regions(self) -> bool:
@@ -167,6 +186,20 @@ class Restoring(QObject):
         """How much of the restored values is blended in, 0..1."""
         if strength != self.strength:
             self.strength = min(max(strength, 0.0), 1.0)
+            self.choice_changed.emit()
+            self._on_view_changed()
+
+    def set_keeps_measured(self, keeps: bool) -> None:
+        """Put the measured frequencies back, or leave them to the network."""
+        if keeps != self.keeps_measured:
+            self.keeps_measured = keeps
+            self.choice_changed.emit()
+            self._on_view_changed()
+
+    def set_wants_trust(self, wants: bool) -> None:
+        """Make trust maps from now on, or make none."""
+        if wants != self.wants_trust:
+            self.wants_trust = wants
             self.choice_changed.emit()
             self._on_view_changed()
 
@@ -243,10 +276,14 @@ class Restoring(QObject):
                 self._note_routing(result.report, f"Slice {z + 1}")
                 self._background.run(lambda: _read_preview(result, original, z), show, self._messages.tell_error)
 
-        def show(processed: Scan) -> None:
+        def show(made: tuple[Scan, Scan | None]) -> None:
+            processed, trust = made
             if ticket == self._ticket and self.series_id == series_id and self.is_previewing:
-                document.show_processed(processed, _under_way(model), {z})
-                if document.compare_mode == "single":
+                had_trust = document.trust is not None
+                document.show_processed(processed, _under_way(model), {z}, trust)
+                if trust is not None and not had_trust:
+                    document.set_compare("trust overlay")
+                elif document.compare_mode == "single":
                     document.set_compare("swipe")
 
         def failed(outcome: Outcome) -> None:
@@ -276,6 +313,8 @@ class Restoring(QObject):
             tile_px=self.tile_px,
             region_model_id=self.region_model_id,
             region_window=(document.window.center, document.window.width),
+            keep_measured=self.keeps_measured,
+            trust=self.wants_trust,
         )
 
     # ---------------------------------------------------------------------------------------------------------- runs
@@ -325,7 +364,7 @@ class _Follower:
 
     def __init__(self, document: Document, series_id: str, original: Scan, model: dict[str, Any]) -> None:
         self._document, self._series_id = document, series_id
-        self._original, self._model = original, model
+        self._original, self._model, self._grid = original, model, FinerGrid()
         self._processed: Scan | None = None
         self._path = ""
         self._slices: set[int] = set()
@@ -337,6 +376,7 @@ class _Follower:
     def on_progress(self, event: ProgressEvent) -> None:
         found = event.detail.get("series")
         if isinstance(found, FoundSeries) and self._processed is None:
+            self._grid = FinerGrid(*event.detail.get("grid", (1, True)))
             self._take(map_partial(found), found.voxel_path)
         arrived = event.detail.get("slice")
         if not arrived:
@@ -358,7 +398,7 @@ class _Follower:
         if scan is None:
             return
         self._path = path
-        self._processed = _like(self._original, scan.stored, scan.slope, scan.intercept)
+        self._processed = self._grid.scan(self._original, scan.stored, scan.slope, scan.intercept)
 
 
 def _under_way(model: dict[str, Any] | None) -> Any:
@@ -374,35 +414,30 @@ def _under_way(model: dict[str, Any] | None) -> Any:
     )
 
 
-def _like(original: Scan, stored: Any, slope: float = 1.0, intercept: float = 0.0) -> Scan:
-    return Scan(
-        stored=stored,
-        geometry=original.geometry,
-        modality=original.modality,
-        unit=original.unit,
-        kind=original.kind,
-        slope=slope,
-        intercept=intercept,
-        pixel_spacing_mm=original.pixel_spacing_mm,
-        windows=original.windows,
-        is_inverted=original.is_inverted,
-        padding=original.padding,
-        source=original.source,
-        index_spacing_mm=original.index_spacing_mm,
-    )
-
-
 def _map_float(path: str, original: Scan) -> Scan | None:
     try:
-        return _like(original, np.memmap(path, dtype=np.float32, mode="r", shape=original.shape))
+        stored = np.memmap(path, dtype=np.float32, mode="r", shape=original.shape)
     except (OSError, ValueError):
         return None
+    return FinerGrid().scan(original, stored)
 
 
-def _read_preview(result: RestoreResult, original: Scan, z: int) -> Scan:
-    path = Path(result.preview_path)
-    values = np.load(path)
+def _read_preview(result: RestoreResult, original: Scan, z: int) -> tuple[Scan, Scan | None]:
+    """The slice as a series in which only it is there, and its trust map likewise."""
+    told = result.report.get("grid") or {}
+    grid = FinerGrid(int(told.get("factor", 1)), bool(told.get("keeps_centres", True)))
+    processed = grid.scan(original, _only_slice(result.preview_path, grid.shape(original.shape), z))
+    if not result.trust_path:
+        return processed, None
+    high = float((result.report.get("trust") or {}).get("high", 0.0))
+    window = Window(high / 2, high) if high > 0 else Window(0.5, 1.0)
+    stored = _only_slice(result.trust_path, processed.shape[:3], z)
+    return processed, replace(processed, stored=stored, windows=(window,), is_inverted=False, padding=None)
+
+
+def _only_slice(preview_path: str, shape: tuple[int, ...], z: int) -> NDArray:
+    path = Path(preview_path)
+    stored = np.zeros(shape, dtype=np.float32)  # only the pages of one slice are ever touched
+    stored[z] = np.load(path)
     path.unlink(missing_ok=True)
-    stored = np.zeros(original.shape, dtype=np.float32)  # only the pages of one slice are ever touched
-    stored[z] = values
-    return _like(original, stored)
+    return stored

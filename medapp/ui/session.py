@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from medapp.ui.messages import Message, Messages
 if TYPE_CHECKING:
     from medapp.annotation.edits import Edit
     from medapp.store.journal import JournalWriter
-    from medapp.store.project import Project
+    from medapp.store.project import Project, SeriesInfo
 
 log = logging.getLogger(__name__)
 
@@ -188,12 +188,16 @@ class Session(QObject):
         info, project = document.info(series_id), document.project
         if info is None or project is None:
             return
+        restored = _pair_of(document.series_list, info) if info.kind == "trust" else None
+        if restored is not None:  # a trust map is looked at over its restoration
+            info, series_id, compare_mode = restored, restored.series_id, "trust overlay"
         self._ticket += 1
         ticket = self._ticket
         self._remember_view()
         original_id = info.source_id or series_id
-        derived = [d for d in document.derived_of(original_id) if d.shape[:3] == info.shape[:3]]
+        derived = [d for d in document.derived_of(original_id) if d.shape[0] == info.shape[0] and d.kind != "trust"]
         processed_info = info if info.source_id is not None else (derived[-1] if derived else None)
+        trust_info = _pair_of(document.series_list, processed_info) if processed_info is not None else None
         annotation = self._annotations.get(original_id)
         journal = self._journal
 
@@ -205,17 +209,18 @@ class Session(QObject):
             processed = scan if info.source_id is not None else None
             if processed is None and processed_info is not None:
                 processed = project.scan(processed_info.series_id)
+            trust = project.scan(trust_info.series_id) if trust_info is not None else None
             found = annotation
             if found is None:
                 if journal is not None:
                     journal.flush()
                 found = project.annotation(original_id)
-            return scan, original, processed, found, starting_window(original)
+            return scan, original, processed, trust, found, starting_window(original)
 
         def done(result: tuple[Any, ...]) -> None:
             if ticket != self._ticket or document.project is not project:
                 return
-            scan, original, processed, found, window = result
+            scan, original, processed, trust, found, window = result
             found = self._annotations.setdefault(original_id, found)
             self._annotations.move_to_end(original_id)
             while len(self._annotations) > _KEPT_ANNOTATIONS:
@@ -227,6 +232,7 @@ class Session(QObject):
                 found,
                 processed=processed,
                 processed_info=processed_info,
+                trust=trust,
                 window=window,
                 value_range=(window.center - window.width / 2, window.center + window.width / 2),
                 view=self._views.get(series_id) or self._views.get(original_id),
@@ -369,3 +375,12 @@ class Session(QObject):
 def names_of(annotation: Annotation) -> str:
     """The labels of an annotation in one line."""
     return ", ".join(f"{matte.letter} {matte.name}" for matte in annotation)
+
+
+def _pair_of(rows: Sequence[SeriesInfo], info: SeriesInfo) -> SeriesInfo | None:
+    """The trust map of a restoration, or the restoration of a trust map."""
+    pair, is_trust = info.provenance.get("pair"), info.kind == "trust"
+    if not pair or info.kind == "depth":
+        return None
+    found = (row for row in rows if row.provenance.get("pair") == pair and (row.kind == "trust") != is_trust)
+    return next(found, None)

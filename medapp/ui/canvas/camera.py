@@ -31,8 +31,14 @@ class Camera:
     def look_at(self, size: tuple[int, int], aspect: tuple[float, float]) -> None:
         """Show another plane: ``(width, height)`` in display pixels and their relative sides."""
         if (size, aspect) != (self.size, self.aspect):
+            finer = size[0] / self.size[0]
+            is_same_extent = aspect == self.aspect and finer == size[1] / self.size[1]
             self.size, self.aspect = size, aspect
-            self.is_fitted = True
+            if is_same_extent and not self.is_fitted:  # a finer or coarser grid: the same part stays in sight
+                u, v = self.centre
+                self.zoom, self.centre = self.zoom / finer, ((u - 0.5) * finer + 0.5, (v - 0.5) * finer + 0.5)
+            else:
+                self.is_fitted = True
 
     def fit(self, pane: QRect) -> None:
         """The whole image, centred, in true aspect."""

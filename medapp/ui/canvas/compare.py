@@ -12,7 +12,7 @@ from medapp.scan.scan import Scan
 from medapp.ui.canvas.furniture import nice_length
 from medapp.ui.canvas.plane import Plane
 
-MODES = ("single", "side by side", "swipe", "difference")
+MODES = ("single", "side by side", "swipe", "difference", "trust overlay")
 
 
 @dataclass(frozen=True)

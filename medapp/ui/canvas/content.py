@@ -14,9 +14,16 @@ from medapp.ui.canvas.furniture import Chip
 from medapp.ui.canvas.overlay import MatteOverlay
 from medapp.ui.canvas.picture import Picture
 from medapp.ui.canvas.plane import Plane
+from medapp.ui.canvas.trust_overlay import TrustBar, TrustLayer
 from medapp.ui.document import Document
 
-_CHIP_WORDS = {"restored": "RESTORED", "filtered": "FILTERED", "synthetic": "SYNTHETIC PET", "depth": "DEPTH"}
+_CHIP_WORDS = {
+    "restored": "RESTORED",
+    "filtered": "FILTERED",
+    "synthetic": "SYNTHETIC PET",
+    "depth": "DEPTH",
+    "trust": "TRUST MAP",
+}
 
 
 @dataclass
@@ -29,6 +36,7 @@ class Pane:
         picture: None where there is nothing to show, ``note`` says why.
         scan, alignment: What lies under the pointer here.
         depth_bar: What the colours mean, where they are depths.
+        trust_bar: What the colours mean, where the trust map lies over the image.
     """
 
     area: QRect
@@ -40,6 +48,7 @@ class Pane:
     alignment: Alignment | None = None
     note: str = ""
     depth_bar: DepthBar | None = None
+    trust_bar: TrustBar | None = None
 
 
 def processed_chip(info: Any, suffix: str = "") -> Chip:
@@ -84,6 +93,7 @@ class Content:
         self._pictures = {side: Picture() for side in ("original", "processed", "difference")}
         self._plane_of: tuple[Scan, int] | None = None
         self._depth_colours = DepthColours()
+        self.trust = TrustLayer()
 
     @property
     def overlay_at(self) -> Alignment | None:
@@ -150,6 +160,8 @@ class Content:
             return [self._side("original", view, left), self._side("processed", view, right)]
         if mode == "difference":
             return [self._difference(view)]
+        if mode == "trust overlay":
+            return [self._trusted(view)]
         is_processed = document.is_derived
         if self.is_second and document.processed is not None:
             is_processed = not is_processed
@@ -167,6 +179,7 @@ class Content:
 
     def forget_voxels(self) -> None:
         """Voxels of a series under way have changed."""
+        self.trust.forget()
         for picture in self._pictures.values():
             picture.forget()
         self._limit_of = None
@@ -225,6 +238,14 @@ class Content:
                 pane.depth_bar, is_inverted = bar_of(info, scan, self.document.position_zyx[0]), False
                 scan = self._depth_colours.shown(scan, pane.depth_bar, self.document.position_zyx[0])
             pane.picture.show(scan, at.plane, at.index, window, is_inverted, self.overlay, at.to_frame)
+        return pane
+
+    def _trusted(self, area: QRect) -> Pane:
+        """The restoration under its trust map."""
+        pane, trust = self._side("processed", area, area), self.document.trust
+        if trust is not None and pane.side == "processed" and pane.picture is not None and pane.alignment is not None:
+            pane.trust_bar = self.trust.show(trust, pane.alignment)
+            pane.chip = Chip(f"{pane.chip.text} · trust overlay", pane.chip.kind)
         return pane
 
     def _difference(self, area: QRect) -> Pane:

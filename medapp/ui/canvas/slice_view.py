@@ -112,7 +112,7 @@ class SliceView(Viewport):
             pressed.finish()
         self.update()
         if isinstance(self._tool, PromptTool) and self.underMouse():
-            self.prompt_requested.emit(self.axis, self.document.position_zyx[self.axis])
+            self.prompt_requested.emit(self.axis, self.document.matte_position_zyx[self.axis])
 
     def _on_annotation(self) -> None:
         self.overlay.forget()
@@ -154,7 +154,7 @@ class SliceView(Viewport):
         if self.underMouse() and self._pressed is None:
             tool.hover(Pointer(QPointF(position)))
         if isinstance(tool, PromptTool) and self.document.scan is not None and self.axis == 0:
-            self.prompt_requested.emit(self.axis, self.document.position_zyx[self.axis])
+            self.prompt_requested.emit(self.axis, self.document.matte_position_zyx[self.axis])
 
     def _on_brush_changed(self) -> None:
         if isinstance(self._tool, PaintTool):
@@ -338,7 +338,7 @@ class SliceView(Viewport):
     def enterEvent(self, event: QEnterEvent) -> None:
         self._tool.hover(Pointer(event.position()))
         if isinstance(self._tool, PromptTool) and self.document.scan is not None:
-            self.prompt_requested.emit(self.axis, self.document.position_zyx[self.axis])
+            self.prompt_requested.emit(self.axis, self.document.matte_position_zyx[self.axis])
 
     def leaveEvent(self, event: QEvent) -> None:
         if self._pressed is None:

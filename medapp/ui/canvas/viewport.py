@@ -25,6 +25,7 @@ from medapp.ui.canvas.rail import WIDTH as RAIL_WIDTH
 from medapp.ui.canvas.rail import SliceRail
 from medapp.ui.canvas.region_overlay import RegionOverlay
 from medapp.ui.canvas.tools import make_tools
+from medapp.ui.canvas.trust_overlay import draw_trust_bar
 from medapp.ui.canvas.uncertainty import UncertaintyOverlay, draw_bits_bar
 from medapp.ui.document import Document
 
@@ -145,7 +146,7 @@ class Viewport(QWidget):
         return plane.voxel_at(*self.camera.to_display(position, self._area_at(position)), self.content.index)
 
     def value_at(self, position: QPointF) -> dict[str, Any]:
-        """What lies under a widget point: ``zyx``, ``xy_px``, ``value``, ``alpha``, ``unit``; empty outside."""
+        """What lies under a widget point: ``zyx``, ``xy_px``, ``value``, ``alpha``, ``unit``, perhaps ``spread``."""
         pane, voxel = self.pane_at(position), self.voxel_at(position)
         if pane is None or voxel is None:
             return {}
@@ -165,6 +166,8 @@ class Viewport(QWidget):
                     found["value"] = tuple(int(c) for c in stored)
                 else:
                     found["value"] = float(stored) * scan.slope + scan.intercept
+                if pane.trust_bar is not None and self.document.trust is not None:
+                    found["spread"] = float(self.document.trust.stored[there])
         matte, xy = self.document.active_matte, self.annotation_xy(position)
         mattes_at = self.annotation_at
         if matte is not None and xy is not None and mattes_at is not None and mattes_at.index is not None:
@@ -281,6 +284,8 @@ class Viewport(QWidget):
             return
         is_smooth = self.camera.zoom * self.devicePixelRatioF() < _NEAREST_FROM
         pane.picture.draw(painter, through, is_smooth)
+        if pane.trust_bar is not None:
+            self.content.trust.draw(painter, pane.picture.to_frame * through, is_smooth)
         if pane.side != "difference" and self.document.overlays_visible:
             to_widget = self._annotation_to_widget(pane.area)
             self.regions.draw(painter, self.document, self.annotation_at, to_widget)
@@ -325,6 +330,8 @@ class Viewport(QWidget):
         for pane in self.panes:
             if pane.depth_bar is not None:
                 draw_depth_bar(painter, self.texts, pane.clip, pane.depth_bar)
+            if pane.trust_bar is not None:
+                draw_trust_bar(painter, self.texts, pane.clip, pane.trust_bar)
         if self.content.mode == "difference" and self.panes[0].picture is not None:
             area = self.image_area
             height = min(160, max(40, area.height() // 2 - 90))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QScrollArea, QStackedLayout, QVBoxLayout, QWidget
 
@@ -10,7 +13,7 @@ from medapp.ui.document import Document
 from medapp.ui.panels.restore_routing import RoutingView, routing_of_slice
 from medapp.ui.widgets import EmptyState, label, wrapped
 
-_HIDDEN = ("pixel_sha256", "settings")
+_HIDDEN = ("pixel_sha256", "settings", "pair", "role", "keeps_measured")
 
 
 class InfoPanel(QWidget):
@@ -77,7 +80,7 @@ def facts_of(document: Document) -> list[tuple[str, str]]:
     z, y, x = info.shape[:3]
     facts = [
         ("Series", info.title),
-        ("Kind", {"original": "Original", "filtered": "Filtered"}.get(info.kind, info.kind.capitalize())),
+        ("Kind", {"trust": "Trust map"}.get(info.kind, info.kind.capitalize())),
         ("Modality", info.modality or "not known"),
         ("Unit", info.unit),
         ("Size", f"{x} × {y} px" + (f", {z} slices" if z > 1 else "")),
@@ -103,9 +106,23 @@ def facts_of(document: Document) -> list[tuple[str, str]]:
     if info.reader:
         facts.append(("Reader", info.reader))
     facts += [("Note" if i == 0 else "", note) for i, note in enumerate((*info.problems, *info.notes))]
+    facts += _restored_facts(info.provenance)
     for name, value in info.provenance.items():
         if name not in _HIDDEN and not isinstance(value, dict | list):
             facts.append((name.replace("_", " ").capitalize(), _short(value)))
+    return facts
+
+
+def _restored_facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of a restoration on a finer grid, and of one with a trust map."""
+    grid, trust, facts = provenance.get("grid"), provenance.get("trust"), []
+    if isinstance(grid, dict):
+        facts.append(("Grid", f"{grid.get('factor')} times finer in-plane than its source"))
+    if isinstance(provenance.get("keeps_measured"), bool):
+        kept = "kept exactly" if provenance["keeps_measured"] else "not kept; the model may have changed it"
+        facts.append(("Measured k-space", kept))
+    if isinstance(trust, dict):
+        facts.append(("Trust map", f"standard deviation of {trust.get('answers')} answers; not a guarantee"))
     return facts
 
 

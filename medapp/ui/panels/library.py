@@ -215,7 +215,9 @@ def describe(info: SeriesInfo) -> str:
     parts = [info.modality or "Image", size]
     if info.source_id is not None:
         parts = [
-            {"filtered": "Filtered", "synthetic": "Synthetic", "depth": "Depth map"}.get(info.kind, "Restored"),
+            {"filtered": "Filtered", "synthetic": "Synthetic", "depth": "Depth map", "trust": "Trust map"}.get(
+                info.kind, "Restored"
+            ),
             size,
         ]
     if info.state != "new":

@@ -8,6 +8,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QScrollArea, QSizePolicy, QStackedLayout, QWidget
 
+from medapp.ui.canvas.furniture import plain_number
 from medapp.ui.document import Document
 from medapp.ui.panels.restore_regions import RegionsView
 from medapp.ui.panels.restore_routing import RoutingView
@@ -41,6 +42,17 @@ class RestorePanel(QWidget):
         )
         self._strength.set_value(100)
         self._strength.value_changed.connect(lambda percent: restoring.set_strength(percent / 100))
+        self.keep_measured = QCheckBox("Keep measured k-space")
+        self.keep_measured.setToolTip(
+            "Keep measured k-space — frequencies that the scanner measured are put back exactly"
+        )
+        self.keep_measured.clicked.connect(restoring.set_keeps_measured)
+        self._result = wrapped()
+        self.trust = QCheckBox("Trust map, takes 8 times as long")
+        self.trust.setToolTip(
+            "Trust map — restores every slice in 8 positions and shows where the answers differ, for previews and runs"
+        )
+        self.trust.clicked.connect(restoring.set_wants_trust)
         self._device = QComboBox()
         for device, text in DEVICES:
             self._device.addItem(text, device)
@@ -66,7 +78,10 @@ class RestorePanel(QWidget):
                 4,
                 self._strength,
                 field("Device", self._device, 60),
+                self.keep_measured,
+                self._result,
                 self.regions,
+                self.trust,
                 self._preview,
                 self.run,
                 row(self._import, -1),
@@ -134,6 +149,14 @@ class RestorePanel(QWidget):
         self._reason.setText(reason)
         self._reason.setVisible(bool(reason))
         can_run = restoring.can_run
+        self.keep_measured.setVisible(restoring.can_keep_measured)
+        self.keep_measured.setChecked(restoring.keeps_measured)
+        info = self._document.info(restoring.series_id)
+        text = result_text(restoring.factor, info.shape, info.in_plane_spacing_mm) if info is not None else ""
+        self._result.setText(text)
+        self._result.setVisible(bool(text) and can_run)
+        self.trust.setChecked(restoring.wants_trust)
+        self.trust.setEnabled(can_run)
         self.run.setEnabled(can_run)
         self._preview.setEnabled(can_run)
         self._preview.setChecked(restoring.is_previewing)
@@ -167,6 +190,14 @@ def report_text(report: dict[str, Any]) -> str:
         lines.append(f"Noise estimate {'down' if change < 0 else 'up'} {abs(change):.0f} %")
     if "voxels_outside_range" in report:
         lines.append(f"{int(report['voxels_outside_range']):,} voxels outside the model's range kept as they were")
+    if report.get("grid"):
+        factor = int(report["grid"].get("factor", 1))
+        kept = {True: ", measured k-space kept", False: ", measured k-space not kept"}
+        lines.append(f"Pixels {factor} times finer{kept.get(report.get('keeps_measured'), '')}")
+    if report.get("trust"):
+        median, high = (plain_number(float(report["trust"].get(key, 0))) for key in ("median", "high"))
+        answers = int(report["trust"].get("answers", 8))
+        lines.append(f"Spread of {answers} answers: median {median}{shown_unit}, nearly all below {high}{shown_unit}")
     if "strength" in report:
         lines.append(f"Strength {float(report['strength']) * 100:.0f} %")
     if "seconds" in report:
@@ -177,6 +208,23 @@ def report_text(report: dict[str, Any]) -> str:
     if report.get("per_tile"):
         lines.append(f"Taken over each tile instead of the whole: {', '.join(report['per_tile'])}")
     return "\n".join(text for text in lines if text)
+
+
+def result_text(factor: int, shape: tuple[int, ...], spacing_mm: tuple[float, float] | None) -> str:
+    """What a finer result will be like; empty on the source's own grid.
+
+    Args:
+        factor: How many times finer.
+        shape: ``(Z, Y, X)`` of the source.
+        spacing_mm: Its ``(y, x)``, or None.
+    """
+    if factor == 1:
+        return ""
+    z, y, x = shape[0], shape[1] * factor, shape[2] * factor
+    pixel = f", {spacing_mm[1] / factor:.3g} × {spacing_mm[0] / factor:.3g} mm" if spacing_mm is not None else ""
+    size = z * y * x * 4 / 1e6
+    room = f"{size / 1000:.1f} GB" if size >= 1000 else f"{max(size, 1):.0f} MB"
+    return f"Result: {x} × {y} px{pixel}; {room} for {'1 slice' if z == 1 else f'{z} slices'}"
 
 
 def model_paths_filter() -> str:

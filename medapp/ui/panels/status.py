@@ -7,6 +7,7 @@ from typing import Any
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QStatusBar
 
+from medapp.ui.canvas.trust_overlay import spread_text
 from medapp.ui.document import Document
 from medapp.ui.widgets import button, label, refresh_style
 
@@ -70,7 +71,7 @@ class StatusBar(QStatusBar):
         )
         alpha = None
         if document.active_matte is not None:
-            alpha = float(document.active_matte.read((z, y, x), (1, 1, 1))[0, 0, 0]) / 65535
+            alpha = float(document.active_matte.read(document.matte_position_zyx, (1, 1, 1))[0, 0, 0]) / 65535
         self.show_pointer({"zyx": (z, y, x), "value": value, "alpha": alpha, "unit": document.scan.unit})
 
     def show_pointer(self, facts: dict[str, Any]) -> None:
@@ -89,7 +90,9 @@ class StatusBar(QStatusBar):
             text = f"{right:.1f}, {front:.1f}, {head:.1f} mm · {text}"
         self._place.setText(text)
         value, unit = facts.get("value"), str(facts.get("unit") or "")
-        self._value.setText(value_text(value, unit))
+        spread = facts.get("spread")
+        more = "" if spread is None else f" · {spread_text(float(spread), unit)}"
+        self._value.setText(value_text(value, unit) + more)
         alpha = facts.get("alpha")
         self._alpha.setText("" if alpha is None else f"α {float(alpha):.2f}")
         if facts.get("zoom"):

@@ -19,6 +19,7 @@ _COMPARE_TEXT = {
     "side by side": "Side by side",
     "swipe": "Swipe",
     "difference": "Difference",
+    "trust overlay": "Trust overlay",
 }
 
 
