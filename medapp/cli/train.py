@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import signal
 import sys
 import threading
@@ -18,12 +20,19 @@ SECONDS_BETWEEN_LINES = 30.0
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``train`` to the command line."""
-    parser = subparsers.add_parser("train", help="train or go on training a network from a recipe")
+    parser = subparsers.add_parser(
+        "train",
+        help="train or go on training a network from a recipe",
+        epilog="Several GPUs or machines: torchrun --nproc-per-node GPUS -m medapp train ...",
+    )
     parser.add_argument("--recipe", type=Path, required=True, metavar="FILE", help="models/<name>.recipe.json")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder; an interrupted run goes on")
-    parser.add_argument("--minutes", type=float, default=60.0, help="stop after so long; the run can go on later")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after so long, the run can go on later; default: never"
+    )
     parser.add_argument("--data", type=Path, help="folder with MANIFEST.csv; default $MEDAPP_SHARED/data")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = as torch chooses")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
     parser.set_defaults(run=run)
 
 
@@ -32,20 +41,33 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from medapp.services.train import train
-    from medapp.services.train_matting import is_matting_recipe, train_matting_model
 
     if arguments.threads > 0:
         torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())  # a polite kill keeps the last iteration
+
+    def stop_politely(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt  # asked twice
+        stop.set()
+
+    before = {number: signal.signal(number, stop_politely) for number in (signal.SIGTERM, signal.SIGINT)}
     data_dir = arguments.data or paths.shared_data_dir()
-    progress = Progress(_Lines(), stop.is_set)
-    if is_matting_recipe(arguments.recipe):
-        result = train_matting_model(arguments.recipe, arguments.out, arguments.minutes, data_dir, progress)
-    else:
-        result = train(arguments.recipe, arguments.out, arguments.minutes, data_dir, progress)
-    print(json.dumps(result))
+    try:
+        result = train(
+            arguments.recipe,
+            arguments.out,
+            arguments.minutes,
+            data_dir,
+            Progress(_Lines(), stop.is_set),
+            arguments.device,
+        )
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(result))
     return 0
 
 

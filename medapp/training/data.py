@@ -19,7 +19,7 @@ from medapp.progress import Progress
 from medapp.restoration.metrics import body_mask, slice_noise, soft_tissue
 from medapp.scan.reading import read_all
 from medapp.training.degradations.ct import Scanner, noise_fields, pixel_seed
-from medapp.training.recipe import Recipe
+from medapp.training.recipe import RestorationRecipe
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +119,9 @@ def load_slices(data_dir: Path, paths: Iterable[str]) -> tuple[list[CtSlice], st
     return slices, digest.hexdigest()
 
 
-def with_noise(slices: Sequence[CtSlice], recipe: Recipe, cache: Path, progress: Progress) -> list[NoisySlice]:
+def with_noise(
+    slices: Sequence[CtSlice], recipe: RestorationRecipe, cache: Path, progress: Progress
+) -> list[NoisySlice]:
     """Simulate the noise of each slice, or take it from the cache folder.
 
     Raises:
@@ -142,7 +144,7 @@ def with_noise(slices: Sequence[CtSlice], recipe: Recipe, cache: Path, progress:
     return noisy
 
 
-def _stored_noise(entry: CtSlice, recipe: Recipe, cache: Path) -> NDArray[np.float16]:
+def _stored_noise(entry: CtSlice, recipe: RestorationRecipe, cache: Path) -> NDArray[np.float16]:
     tag = f"{CACHE_VERSION}/{recipe.seed}/{recipe.noise_fields}/{recipe.doses}/{entry.spacing_mm:.4f}"
     seed = pixel_seed(entry.values, tag)
     path = cache / f"{seed:016x}.npy"
@@ -168,7 +170,7 @@ def _stored_noise(entry: CtSlice, recipe: Recipe, cache: Path) -> NDArray[np.flo
 class CropSampler:
     """Draws the batch of an iteration; the same iteration always gives the same batch, so a run resumes exactly."""
 
-    def __init__(self, slices: Sequence[NoisySlice], recipe: Recipe) -> None:
+    def __init__(self, slices: Sequence[NoisySlice], recipe: RestorationRecipe) -> None:
         self._recipe = recipe
         self._by_patient: dict[str, list[NoisySlice]] = {}
         for entry in slices:

@@ -1,228 +1,317 @@
-"""The training loop: plain torch, resumes exactly, keeps the best and the last weights."""
+"""The one training loop: plain torch, resumes exactly, keeps the best and the last weights, knows no task."""
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medapp.errors import TrainingError
-from medapp.networks.registry import architecture, build_network
+from medapp.errors import Cancelled, TrainingError
+from medapp.networks.device import has_fast_bf16, is_out_of_memory
 from medapp.progress import Progress
-from medapp.restoration.metrics import CT_DISPLAY_WINDOW, body_mask, psnr_db
-from medapp.training.data import CropSampler, CtSlice
-from medapp.training.degradations import Scanner, low_dose
-from medapp.training.inputs import check_inputs, make_inputs
-from medapp.training.losses.focal_region import focal_region_loss
-from medapp.training.losses.pixel import log_error
+from medapp.training.distributed import crew
 from medapp.training.recipe import Recipe
 from medapp.training.run_folder import RunFolder
+from medapp.training.tasks.task import FILLER, Task
 
 _log = logging.getLogger(__name__)
 
-STATE_EVERY = 100
-"""Iterations between two saved states; a kill costs at most so many."""
+NOTE_EVERY = 25
+"""Iterations between two points of the curves."""
+STATE_EVERY_S = 60.0
+"""Seconds between two saved states; a kill costs at most so much."""
 PATIENCE_FOR_NAN = 10
+_SMALLEST_SCALE = 2.0**-10
 
 
 @dataclass(frozen=True)
-class TuningPair:
-    """A whole slice on which the best checkpoint is chosen."""
+class TrainedRun:
+    """How far a run has come.
 
-    degraded: NDArray[np.float32]
-    reference: NDArray[np.float32]
-    is_body: NDArray[np.bool_]
+    Attributes:
+        iteration: Batches so far.
+        iterations: Of the recipe; 0 = by time.
+        best_score: Highest so far; -inf before the first check.
+        seconds: Time spent on batches, over all calls.
+        is_done: The budget of the recipe is spent.
+    """
 
-
-def tuning_pairs(slices: Sequence[CtSlice], per_patient: int = 1) -> list[TuningPair]:
-    """Quarter-dose pairs, sharp and soft kernel in turn, from the middle slices of each patient."""
-    by_patient: dict[str, list[CtSlice]] = {}
-    for entry in slices:
-        by_patient.setdefault(entry.patient, []).append(entry)
-    pairs: list[TuningPair] = []
-    for patient in sorted(by_patient):
-        entries = by_patient[patient]
-        first = max(0, (len(entries) - per_patient) // 2)
-        for entry in entries[first : first + per_patient]:
-            scanner = Scanner(kernel="hann" if len(pairs) % 2 == 0 else "ramp")
-            degraded = low_dose(entry.values, entry.spacing_mm, 0.25, scanner, tag="tuning")
-            pairs.append(TuningPair(degraded, entry.values, body_mask(entry.values)))
-    return pairs
+    iteration: int
+    iterations: int
+    best_score: float
+    seconds: float
+    is_done: bool
 
 
 class Trainer:
-    """Trains one network in one run folder."""
+    """Trains the network of a task in one run folder.
 
-    def __init__(self, recipe: Recipe, run: RunFolder, sampler: CropSampler, pairs: Sequence[TuningPair]) -> None:
-        self._recipe = recipe
-        self._run = run
-        self._sampler = sampler
-        self._pairs = pairs
-        self._needed = architecture(recipe.architecture).inputs
-        check_inputs(recipe.architecture, self._needed)
-        torch.manual_seed(recipe.seed)
-        self.network = build_network(recipe.architecture, recipe.config)
-        _start_as_identity(self.network)
-        self.averaged = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
-        self._optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
-        )
+    Args:
+        recipe: What to train and how.
+        task: Network, data, loss and judgement; its network is moved to the device.
+        run: Folder where the run begins, or goes on exactly where it was stopped.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        TrainingError: The run folder belongs to another run, is damaged, or cannot be written.
+    """
+
+    def __init__(self, recipe: Recipe, task: Task, run: RunFolder, device: str = "auto") -> None:
+        self._recipe, self._task, self._run, self._device = recipe, task, run, device
         self.iteration = 0
-        self.best_psnr_db = float("-inf")
+        self.best_score = -math.inf
         self.seconds = 0.0
-        self._resume()
+        self.is_first = True
+        self.device_name = "CPU only"
+        self._kept_at = 0.0
+        self._sums: dict[str, float] = {}
+        self._counted = 0
 
-    def train(self, minutes: float, progress: Progress) -> None:
-        """Train until the recipe's last iteration, or until the time is up; either way the state is kept.
+    def train(self, minutes: float, progress: Progress) -> TrainedRun:
+        """Train until the recipe's budget is spent, or until so many minutes are up; either way the state is kept.
 
         Raises:
             Cancelled: The user stopped it; the state of the last iteration is kept.
-            TrainingError: The loss is not finite again and again.
+            TrainingError: The loss is not finite again and again, the disk is full, or the device vanished; the last
+                state that was kept is sound.
         """
-        recipe, stop_at = self._recipe, time.monotonic() + minutes * 60
-        progress.start(recipe.iterations, "batches", "training")
-        progress.done = self.iteration
-        strikes, losses = 0, []
-        try:
-            while self.iteration < recipe.iterations and time.monotonic() < stop_at:
-                began = time.monotonic()
-                loss = self._step()
-                strikes = 0 if loss is not None else strikes + 1
-                if strikes >= PATIENCE_FOR_NAN:
-                    raise TrainingError("The loss is not finite any more", "Lower learning_rate in the recipe")
-                losses.append(loss if loss is not None else float("nan"))
-                self.iteration += 1
-                self.seconds += time.monotonic() - began
-                if self.iteration % 25 == 0:
-                    self._run.note(
-                        iteration=self.iteration,
-                        loss=round(float(np.nanmean(losses)), 5),
-                        rate=recipe.rate(self.iteration),
-                        seconds=round(self.seconds, 1),
-                    )
-                    losses = []
-                if self.iteration % recipe.check_every == 0 or self.iteration == recipe.iterations:
-                    self._check()
-                if self.iteration % STATE_EVERY == 0:
-                    self._keep()
-                progress.step()
-        finally:
-            self._keep()
+        with crew(self._device) as self._crew:
+            self._begin(progress)
+            try:
+                return self._train(minutes, progress)
+            except (RuntimeError, MemoryError) as error:
+                raise self._told(error) from error
 
-    def _step(self) -> float | None:
-        """One iteration; None when it was skipped because something was not finite."""
+    def _begin(self, progress: Progress) -> None:
+        """Put everything on the device, and go on with what is in the folder."""
+        recipe, task = self._recipe, self._task
+        device, self.is_first = self._crew.device, self._crew.is_first
+        if self.is_first:
+            self._run.begin(recipe, task.data)
+        if device.type == "cuda":
+            self.device_name = f"{self._crew.world} x {torch.cuda.get_device_name(device)}"
+        progress.tell("training", run=str(self._run.path))
+        torch.manual_seed(recipe.seed)
+        self._step = _Step(task).to(device)
+        if self._crew.world > 1 and device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(self._step)
+        self._parameters = [value for value in self._step.parameters() if value.requires_grad]
+        self._optimiser = _optimiser(recipe, self._parameters)
+        self._dtype = dtype_of(recipe, device)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype is torch.float16)
+        self._averaged = {k: v.detach().clone() for k, v in task.network.state_dict().items()}
+        self._judged = copy.deepcopy(task.network)
+        self._resume()
+        self._joined: nn.Module = self._step
+        if self._crew.world > 1:
+            of_gpu = [device] if device.type == "cuda" else None
+            self._joined = nn.parallel.DistributedDataParallel(
+                self._step, device_ids=of_gpu, find_unused_parameters=True
+            )
+
+    def _train(self, minutes: float, progress: Progress) -> TrainedRun:
         recipe = self._recipe
-        for group in self._optimiser.param_groups:
-            group["lr"] = recipe.rate(self.iteration)
-        batch = self._sampler.batch(self.iteration)
-        degraded, reference = (torch.from_numpy(part) for part in batch)
-        inputs = make_inputs(self._needed, batch[0], recipe.focus)
-        self.network.train()
-        self._optimiser.zero_grad(set_to_none=True)
-        output = self.network(to_network(degraded, recipe), **inputs)
-        restored, own_loss = output if isinstance(output, tuple) else (output, None)  # such as the balance of routers
-        if recipe.loss == "focal_region":
-            loss = focal_region_loss(restored, to_network(reference, recipe), inputs["region_map"], recipe.focal_beta)
-        else:
-            loss = log_error(from_network(restored, recipe), reference, recipe.focus, recipe.outside_weight)
-        if own_loss is not None:
-            loss = loss + recipe.own_loss_weight * own_loss
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.gradient_limit)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            _log.warning("iteration %d skipped: loss or gradient is not finite", self.iteration)
-            return None
-        self._optimiser.step()
-        # young averages must not remember the start
-        decay = min(recipe.average_decay, (1 + self.iteration) / (10 + self.iteration))
-        with torch.no_grad():
-            for key, value in self.network.state_dict().items():
-                self.averaged[key].lerp_(value, 1 - decay)
-        return float(loss.detach())
-
-    def _check(self) -> None:
-        """Judge the averaged weights on whole slices; keep them when they are the best so far."""
-        network = build_network(self._recipe.architecture, self._recipe.config)
-        network.load_state_dict(self.averaged)
-        network.eval()
-        figures = [self._psnr_db(network, pair) for pair in self._pairs]
-        mean = float(np.mean(figures)) if figures else float(-self.iteration)
-        self._run.note(
-            iteration=self.iteration, tuning_psnr_db=round(mean, 4), each=" ".join(f"{f:.2f}" for f in figures)
+        stop_at = time.monotonic() + minutes * 60
+        by_time = recipe.minutes > 0
+        progress.start(
+            round(60 * recipe.minutes) if by_time else recipe.iterations, "seconds" if by_time else "batches"
         )
-        _log.info("iteration %d: tuning PSNR %.3f dB", self.iteration, mean)
-        self._run.save_weights("last", self.averaged)
-        if mean > self.best_psnr_db:
-            self.best_psnr_db = mean
-            self._run.save_weights("best", self.averaged)
+        progress.done = round(self._share() * progress.total)
+        strikes, self._kept_at = 0, time.monotonic()
+        is_stopped = False
+        while True:
+            share, is_over = self._crew.largest(
+                self._share() if self.is_first else 0.0,
+                float(is_stopped or (self.is_first and time.monotonic() >= stop_at)),
+            )
+            if share >= 1 or is_over:
+                break
+            began = time.monotonic()
+            is_sound = self._update(share)
+            strikes = 0 if is_sound else strikes + 1
+            if strikes >= PATIENCE_FOR_NAN:
+                raise TrainingError(
+                    "The loss is not finite any more; what was kept before is sound",
+                    "Lower learning_rate in the recipe, then start it again",
+                )
+            self.iteration += 1
+            self.seconds += time.monotonic() - began
+            loss = self._sums.get("loss", math.nan) / max(1, self._counted)
+            if self.iteration % NOTE_EVERY == 0:
+                self._note()
+            if self._share() >= 1 or (strikes == 0 and self.iteration % recipe.check_every == 0):
+                began = time.monotonic()
+                self._check(progress)
+                self.seconds += time.monotonic() - began  # judging is a part of the budget
+            if strikes == 0 and time.monotonic() > self._kept_at + STATE_EVERY_S:
+                self._keep()
+            units = max(0, round(self._share() * progress.total) - progress.done)
+            try:
+                progress.step(units, "training", iteration=self.iteration, loss=loss)
+            except Cancelled:
+                is_stopped = True
+        self._keep()
+        if is_stopped and self._share() < 1:
+            raise Cancelled
+        return TrainedRun(self.iteration, recipe.iterations, self.best_score, self.seconds, self._share() >= 1)
 
-    def _psnr_db(self, network: nn.Module, pair: TuningPair) -> float:
-        height, width = pair.degraded.shape
-        multiple = architecture(self._recipe.architecture).size_multiple
-        margins = ((0, -height % multiple), (0, -width % multiple))
-        padded = np.pad(pair.degraded, margins, mode="reflect")[None, None]
-        inputs = make_inputs(self._needed, padded, self._recipe.focus)
+    def _share(self) -> float:
+        return self._recipe.spent(self.iteration, self.seconds)
+
+    def _update(self, share: float) -> bool:
+        """One iteration; False when it was skipped because something was not finite."""
+        recipe, team = self._recipe, self._crew
+        for group in self._optimiser.param_groups:
+            group["lr"] = recipe.rate(self.iteration, share)
+        batch = dict(self._task.batch(self.iteration, team.rank, team.world, share))
+        own = 0 if batch.pop(FILLER, None) is not None else len(next(iter(batch.values())))
+        batch = {key: value.to(team.device, non_blocking=True) for key, value in batch.items()}
+        # noise inside of networks and losses: of the iteration, so that a resumed run draws the same
+        torch.manual_seed((recipe.seed * 1_000_003 + self.iteration) * team.world + team.rank)
+        self._step.train()
+        self._optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(team.device.type, self._dtype, enabled=self._dtype is not torch.float32):
+            loss, figures = self._joined(batch, share)
+        (everybody,) = team.total(own)
+        weight = own * team.world / everybody  # gradients are averaged over processes, of which some have fewer samples
+        self._scaler.scale(loss * weight).backward()
+        self._scaler.unscale_(self._optimiser)
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, recipe.gradient_limit))
+        mean, *parts = team.total(*(x * own / everybody for x in (float(loss.detach()), *figures.values())))
+        is_scaled = self._scaler.is_enabled() and self._scaler.get_scale() > _SMALLEST_SCALE
+        if math.isfinite(mean) and (math.isfinite(norm) or is_scaled):
+            self._scaler.step(self._optimiser)  # fp16 leaves the weights alone where gradients outgrew it
+            self._scaler.update()
+            self._average()
+            for key, value in zip(("loss", *figures), (mean, *parts), strict=True):
+                self._sums[key] = self._sums.get(key, 0.0) + value
+            self._counted += 1
+            return True
+        self._scaler.update()
+        _log.warning("iteration %d skipped: loss or gradient is not finite", self.iteration)
+        return False
+
+    def _average(self) -> None:
+        # young averages must not remember the start
+        decay = min(self._recipe.average_decay, (1 + self.iteration) / (10 + self.iteration))
+        with torch.no_grad():
+            for key, value in self._task.network.state_dict().items():
+                if value.is_floating_point():
+                    self._averaged[key].lerp_(value, 1 - decay)
+                else:
+                    self._averaged[key].copy_(value)
+
+    def _note(self) -> None:
+        """One point of the curves: means since the last one."""
+        if self.is_first and self._counted:
+            means = {key: round(value / self._counted, 5) for key, value in self._sums.items()}
+            rate = self._optimiser.param_groups[0]["lr"]
+            self._run.note(iteration=self.iteration, seconds=round(self.seconds, 1), rate=rate, **means)
+        self._sums, self._counted = {}, 0
+
+    def _check(self, progress: Progress) -> None:
+        """Judge the averaged weights on held-out images; keep them when they are the best so far."""
+        if not self.is_first:
+            return
+        self._judged.load_state_dict(self._averaged)
         with torch.inference_mode():
-            made = network(to_network(torch.from_numpy(padded), self._recipe), **inputs)
-            restored = from_network(made, self._recipe)
-        return psnr_db(restored[0, 0, :height, :width].numpy(), pair.reference, CT_DISPLAY_WINDOW, pair.is_body)
+            found = self._task.judge(self._judged.eval())
+        self._run.save_samples(found.samples)
+        self._run.save_weights("last", self._averaged)
+        if found.score is None or found.score > self.best_score or not self._run.has_weights("best"):
+            self._run.save_weights("best", self._averaged)
+        figures = dict(found.figures)
+        if found.score is not None:
+            figures["score"] = found.score
+            if found.score > self.best_score:
+                self.best_score = found.score
+        seconds, shown = round(self.seconds, 1), {key: round(value, 5) for key, value in figures.items()}
+        self._run.note(iteration=self.iteration, seconds=seconds, **shown)
+        _log.info("iteration %d: %s", self.iteration, shown)
+        self._keep()
+        progress.tell("training", checked=self.iteration, **shown)
 
     def _keep(self) -> None:
+        self._kept_at = time.monotonic()
+        if not self.is_first:
+            return
         self._run.save_state(
             {
-                "network": self.network.state_dict(),
-                "averaged": self.averaged,
+                "step": self._step.state_dict(),
+                "averaged": self._averaged,
                 "optimiser": self._optimiser.state_dict(),
+                "scaler": self._scaler.state_dict(),
                 "iteration": self.iteration,
-                "best_psnr_db": self.best_psnr_db,
+                "best_score": self.best_score,
                 "seconds": self.seconds,
+                "sums": self._sums,
+                "counted": self._counted,
             }
         )
 
     def _resume(self) -> None:
-        state = self._run.load_state()
+        state: dict[str, Any] | None = self._crew.of_first(self._run.load_state() if self.is_first else None)
         if state is None:
             return
-        self.network.load_state_dict(state["network"])
-        self.averaged = state["averaged"]
-        self._optimiser.load_state_dict(state["optimiser"])
-        self.iteration = int(state["iteration"])
-        self.best_psnr_db = float(state["best_psnr_db"])
-        self.seconds = float(state["seconds"])
-        self._run.forget_after(self.iteration)
+        try:
+            self._step.load_state_dict(state["step"])
+            self._averaged = {k: v.to(self._crew.device) for k, v in state["averaged"].items()}
+            self._optimiser.load_state_dict(state["optimiser"])
+            if self._scaler.is_enabled() and state["scaler"]:
+                self._scaler.load_state_dict(state["scaler"])
+            self.iteration, self.seconds = int(state["iteration"]), float(state["seconds"])
+            self.best_score = float(state["best_score"])
+            self._sums, self._counted = dict(state["sums"]), int(state["counted"])
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise TrainingError("The state of this run does not fit its recipe", "Start in a new folder") from error
+        if self.is_first:
+            self._run.forget_after(self.iteration)
         _log.info("going on at iteration %d", self.iteration)
 
-
-def to_network(values: Tensor, recipe: Recipe) -> Tensor:
-    """Native values to what the network sees; linear."""
-    (low, high), (bottom, top) = recipe.value_range, recipe.network_range
-    return (values - low) * ((top - bottom) / (high - low)) + bottom
-
-
-def from_network(values: Tensor, recipe: Recipe) -> Tensor:
-    """The way back."""
-    (low, high), (bottom, top) = recipe.value_range, recipe.network_range
-    return (values - bottom) * ((high - low) / (top - bottom)) + low
-
-
-def _start_as_identity(network: nn.Module) -> None:
-    """Silence the last layer: the network starts as "leave the image alone", never worse than doing nothing."""
-    output = next(
-        (getattr(network, name) for name in ("output", "ending", "tail_conv") if hasattr(network, name)), None
-    )
-    if isinstance(output, nn.Conv2d | nn.Conv3d):
-        nn.init.zeros_(output.weight)
-        if output.bias is not None:
-            nn.init.zeros_(output.bias)
+    def _told(self, error: Exception) -> Exception:
+        """What a person can act upon, of what torch raised; our own bugs stay what they are."""
+        safe = f"the run is sound as it was last kept, before iteration {self.iteration + 1}"
+        text = str(error).lower()
+        if is_out_of_memory(error):
+            return TrainingError(f"Memory ran out; {safe}", "Make crops smaller or batches fewer in the recipe")
+        if any(word in text for word in ("cuda error", "device lost", "device-side", "mps backend", "hip error")):
+            return TrainingError(f"The graphics card vanished; {safe}", "Start it again, or choose --device cpu")
+        if any(word in text for word in ("gloo", "nccl", "connection closed by peer", "connection reset")):
+            return TrainingError(f"Another process of this training is gone; {safe}", "Start all of them again")
+        return error
 
 
-def cache_dir(run: Path) -> Path:
-    """Where simulated noise is kept: beside the runs, shared by them."""
-    return run.parent / "noise_cache"
+class _Step(nn.Module):
+    """Everything that has parameters, called as one, so that DistributedDataParallel sees the whole step."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.network = task.network
+        self.parts = nn.ModuleDict(dict(task.parts()))
+        self._loss = task.loss
+
+    def forward(self, batch: Mapping[str, Tensor], share: float) -> tuple[Tensor, Mapping[str, float]]:
+        """Loss of a batch, and its parts."""
+        return self._loss(batch, share)
+
+
+def dtype_of(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """In which precision networks compute in training; weights and losses stay float32."""
+    wished = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
+    if wished is not None:
+        return wished
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if has_fast_bf16(device) else torch.float16
+
+
+def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    made = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    return made(parameters, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)

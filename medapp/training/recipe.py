@@ -3,80 +3,289 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from medapp.errors import TrainingError
+from medapp.errors import TrainingError, WeightsError
 from medapp.networks.registry import architecture
+from medapp.training.splits import split_by_patient
 
 LOSSES = ("log_error", "focal_region")
+_HINT = "Compare it with a recipe in models/"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train, on what, and how.
+    """What to train and how; what all tasks share. Tasks add entries of their own.
 
     Attributes:
         name: Of the model; also its file name.
+        title: What people read; empty = the task's own.
         version: Of the model.
-        task: ``ct-denoise``.
+        task: One of ``TASKS``.
         architecture: Name in the registry, with its constructor arguments in ``config``.
-        value_range: Range of native values ``(low, high)`` that the network is made for; HU for CT.
-        network_range: What the network sees for that range; the map is linear.
+        start_from: Id of a model of the library, or a weights file, to begin with; empty = at random.
         crops: ``(side in px, batch)`` pairs drawn in turn at random. A mix, because whatever pools over the image sees
             another image in a crop than in a whole slice.
-        noise_sigma: Noise levels ``(low, high)`` in native units, drawn uniformly in their logarithm, so that light
-            noise is trained as much as heavy.
-        doses: Fractions of the full dose ``(low, high)`` at which noise is simulated before it is scaled to a level.
-        noise_fields: Realisations per slice.
-        reference_noise_limit: Slices noisier than this (native units, high-pass estimate) are no reference.
-        focus: Native values ``(low, high)`` that matter most, the display window with a margin.
-        outside_weight: Weight of errors outside of ``focus``.
-        loss: ``log_error``, or ``focal_region`` for networks with region maps.
-        focal_beta: Additional weight of the worst region in ``focal_region``.
-        own_loss_weight: Weight of what a network adds to the loss by itself, such as the balance of AMIR's routers.
-        learning_rate, iterations, warm_up, cool_down: AdamW; constant rate, linear rise and fall at the ends.
+        iterations: Budget in batches; 0 = by time alone.
+        minutes: Budget in minutes beside it, whichever is spent first; 0 = by iterations alone.
+        learning_rate: At its highest.
+        warm_up: Iterations of linear rise.
+        schedule: ``cosine`` falls over the whole budget; ``flat`` stays, and falls linearly over ``cool_down``.
+        cool_down: Iterations of the fall of ``flat``.
+        least_rate: Part of the learning rate that is left at the end.
+        optimiser: ``adamw``, or ``adam`` as some papers have it.
+        betas, weight_decay: Of the optimiser.
+        gradient_limit: Gradients are scaled down to this norm.
+        average_decay: Of the running average of the weights, which is what is judged and kept.
+        precision: ``float32``, ``bf16``, ``fp16``; ``auto`` = float32 on the CPU, bf16 on a GPU that has it, else fp16.
+        check_every: Iterations between two judgements on held-out images.
         tuning_patients: Held out of the training rows to choose the best checkpoint.
+        tuning_share: Part of the patients that is held out where none is named.
+        seed: Of weights and data.
     """
 
     name: str
+    title: str = ""
     version: str = "1"
     task: str = "ct-denoise"
     architecture: str = "restore_rwkv"
     config: dict[str, Any] = field(default_factory=dict)
-    value_range: tuple[float, float] = (-1024.0, 3072.0)
-    network_range: tuple[float, float] = (-8.0, 24.0)
+    start_from: str = ""
     crops: tuple[tuple[int, int], ...] = ((96, 7), (128, 4), (192, 2), (256, 1))
-    noise_sigma: tuple[float, float] = (4.0, 120.0)
-    doses: tuple[float, float] = (0.05, 1.0)
-    noise_fields: int = 3
-    reference_noise_limit: float = 9.0
-    focus: tuple[float, float] = (-200.0, 280.0)
-    outside_weight: float = 0.1
-    loss: str = "log_error"
-    focal_beta: float = 1e-3
-    own_loss_weight: float = 1e-3
+    iterations: int = 0
+    minutes: float = 0.0
     learning_rate: float = 1e-3
+    warm_up: int = 100
+    schedule: Literal["cosine", "flat"] = "cosine"
+    cool_down: int = 0
+    least_rate: float = 0.01
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 1e-4
     gradient_limit: float = 1.0
     average_decay: float = 0.999
-    iterations: int = 6000
-    warm_up: int = 100
-    cool_down: int = 1500
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     check_every: int = 250
     tuning_patients: tuple[str, ...] = ()
+    tuning_share: float = 0.1
     seed: int = 0
 
     def to_json(self) -> str:
         """Readable JSON text."""
         return json.dumps(asdict(self), indent=2)
 
-    def rate(self, iteration: int) -> float:
-        """Learning rate of an iteration."""
+    def spent(self, iteration: int, seconds: float) -> float:
+        """Part of the budget that is gone, 0..1."""
+        by_iterations = iteration / self.iterations if self.iterations else 0.0
+        by_time = seconds / (60 * self.minutes) if self.minutes else 0.0
+        return min(1.0, max(by_iterations, by_time))
+
+    def rate(self, iteration: int, share: float) -> float:
+        """Learning rate of an iteration.
+
+        Args:
+            iteration: From 0.
+            share: Spent part of the budget.
+        """
         rise = min(1.0, (iteration + 1) / max(1, self.warm_up))
-        fall = min(1.0, (self.iterations - iteration) / max(1, self.cool_down))
-        return self.learning_rate * max(0.01, min(rise, fall))
+        if self.schedule == "flat":
+            # a budget of time has no last iteration: its fall is the last third
+            left = (self.iterations - iteration) / max(1, self.cool_down) if self.iterations else 3 * (1 - share)
+            fall = min(1.0, left)
+            return self.learning_rate * max(self.least_rate, min(rise, fall))
+        fall = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
+        return self.learning_rate * rise * (self.least_rate + (1 - self.least_rate) * fall)
+
+    def held_out(self, patients: Iterable[str]) -> frozenset[str]:
+        """Who is held out of training to choose the best checkpoint: those who are named, else a fixed part.
+
+        Raises:
+            TrainingError: There are fewer than two patients.
+        """
+        if self.tuning_patients:
+            return frozenset(self.tuning_patients)
+        return frozenset(split_by_patient(patients, self.tuning_share, self.seed)[1])
+
+    def problem(self) -> str:
+        """The first entry that cannot work, in words; empty when all can."""
+        if not (self.iterations > 0 or self.minutes > 0):
+            return "it needs iterations or minutes"
+        if not self.learning_rate > 0 or not self.gradient_limit > 0:
+            return "learning_rate and gradient_limit are above 0"
+        if not 0 <= self.average_decay < 1 or not 0 <= self.least_rate <= 1 or not 0 < self.tuning_share < 1:
+            return "average_decay, least_rate and tuning_share lie between 0 and 1"
+        if not self.crops or not all(side > 0 and side % 8 == 0 and count > 0 for side, count in self.crops):
+            return "sides of crops are multiples of 8, batches above 0"
+        if self.check_every <= 0 or self.warm_up < 0 or self.cool_down < 0:
+            return "check_every, warm_up and cool_down are counts"
+        choices = {
+            "schedule": ("cosine", "flat"),
+            "optimiser": ("adamw", "adam"),
+            "precision": ("auto", "float32", "bf16", "fp16"),
+        }
+        for key, known in choices.items():
+            if getattr(self, key) not in known:
+                return f"{key} is one of {', '.join(known)}"
+        return ""
+
+
+@dataclass(frozen=True)
+class RestorationRecipe(Recipe):
+    """A restorer: CT denoising, MR super-resolution.
+
+    Attributes:
+        value_range: Range of native values ``(low, high)`` that the network is made for; HU for CT, thousandths of the
+            spread between percentiles for MR (``limits``).
+        network_range: What the network sees for that range; the map is linear.
+        limits: ``fixed``, or ``percentiles``: of each degraded slice, 0.5 and 99.5 % stand for 0 and 1000.
+        factor: Of super-resolution.
+        noise_sigma: Noise levels ``(low, high)`` in native units, drawn uniformly in their logarithm, so that light
+            noise is trained as much as heavy.
+        doses: Fractions of the full dose ``(low, high)`` at which noise is simulated before it is scaled to a level.
+        noise_fields: Realisations per slice.
+        reference_noise_limit: Slices noisier than this (native units, high-pass estimate) are no reference.
+        focus: Native values ``(low, high)`` that matter most, the display window with a margin; None = all alike.
+        outside_weight: Weight of errors outside of ``focus``.
+        loss: ``log_error``, or ``focal_region`` for networks with region maps.
+        focal_beta: Additional weight of the worst region in ``focal_region``.
+        own_loss_weight: Weight of what a network adds to the loss by itself, such as the balance of AMIR's routers.
+    """
+
+    value_range: tuple[float, float] = (-1024.0, 3072.0)
+    network_range: tuple[float, float] = (-8.0, 24.0)
+    limits: Literal["fixed", "percentiles"] = "fixed"
+    factor: int = 1
+    noise_sigma: tuple[float, float] = (4.0, 120.0)
+    doses: tuple[float, float] = (0.05, 1.0)
+    noise_fields: int = 3
+    reference_noise_limit: float = 9.0
+    focus: tuple[float, float] | None = (-200.0, 280.0)
+    outside_weight: float = 0.1
+    loss: str = "log_error"
+    focal_beta: float = 1e-3
+    own_loss_weight: float = 1e-3
+
+    def problem(self) -> str:
+        """As ``Recipe.problem``."""
+        if not all(low < high for low, high in (self.value_range, self.network_range, self.noise_sigma)):
+            return "value_range, network_range and noise_sigma rise"
+        if self.focus is not None and not self.focus[0] < self.focus[1]:
+            return "focus rises"
+        if not 0 < self.doses[0] <= self.doses[1] or not self.noise_sigma[0] > 0 or not self.noise_fields > 0:
+            return "doses, noise_sigma and noise_fields are above 0"
+        if self.loss not in LOSSES:
+            return f"loss is one of {', '.join(LOSSES)}"
+        if self.loss == "focal_region" and "region_map" not in architecture(self.architecture).inputs:
+            return "focal_region needs a network with regions"
+        if self.limits not in ("fixed", "percentiles"):
+            return "limits is fixed or percentiles"
+        if self.task == "mr-super-resolution" and self.factor not in (2, 3, 4):
+            return "factor is 2, 3 or 4"
+        return super().problem()
+
+
+@dataclass(frozen=True)
+class MattingRecipe(Recipe):
+    """Medical Matting.
+
+    Attributes:
+        kl_scale: Weight of the divergence; the published 10 beside a mean of the reconstruction lets the masks of a
+            small network fall together into one.
+        gradient_scale: Weight of the alpha's gradients; the published 1 keeps the alpha of a short run flat.
+        band_scale: Weight of the alpha's error around borders and wherever it is soft; 0 as published.
+        matte_prior: The matting net is trained on draws of the prior; see ``MedicalMatting.forward``.
+        strategy: How segmentation and matting are weighed: ``OAWS``, ``UWS`` or ``None``.
+        epochs: What the budget counts as, for the swing of the weights.
+        shares: How often each source is drawn.
+        augmentation: Entries of ``CropPlan`` that differ from its own.
+        crop_order: ``mixed`` draws of ``crops`` at random; ``growing`` takes one after the other, each for an equal
+            part of the budget.
+        crop_px: Side that inference brings every box to.
+        crop_of_box: Crop side over the longer side of a box, in inference.
+        views: Mirrored views that inference averages: 1 or 4.
+        stages: Entries that change from stage to stage; each stage is a run that starts from the weights of the one
+            before. Empty = one stage.
+    """
+
+    task: str = "matting"
+    architecture: str = "medical_matting"
+    crops: tuple[tuple[int, int], ...] = ((64, 8), (64, 8), (96, 4))
+    warm_up: int = 30
+    optimiser: Literal["adamw", "adam"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 5e-5
+    gradient_limit: float = 5.0
+    average_decay: float = 0.998
+    kl_scale: float = 10.0
+    gradient_scale: float = 1.0
+    band_scale: float = 0.0
+    matte_prior: bool = False
+    strategy: Literal["OAWS", "UWS", "None"] = "OAWS"
+    epochs: int = 40
+    shares: dict[str, float] = field(
+        default_factory=lambda: {"cut-out": 0.27, "skin": 0.25, "vessels": 0.16, "brain": 0.16, "tumour": 0.16}
+    )
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    crop_order: Literal["mixed", "growing"] = "mixed"
+    crop_px: int = 64
+    crop_of_box: float = 1.5
+    views: int = 1
+    stages: tuple[dict[str, Any], ...] = ()
+
+    def problem(self) -> str:
+        """As ``Recipe.problem``."""
+        if self.strategy not in ("OAWS", "UWS", "None"):
+            return "strategy is one of OAWS, UWS, None"
+        if not all(count > 1 for _, count in self.crops):
+            return "batches of crops hold two or more"
+        if self.crop_order not in ("mixed", "growing"):
+            return "crop_order is mixed or growing"
+        if not self.crop_px > 0 or self.crop_px % 8:
+            return "crop_px is a multiple of 8"
+        if not self.crop_of_box >= 1 or not self.epochs > 0:
+            return "crop_of_box is 1 or more, epochs above 0"
+        if self.views not in (1, 4):
+            return "views is 1 or 4"
+        if not self.shares or not all(share >= 0 for share in self.shares.values()) or not sum(self.shares.values()):
+            return "shares are above 0"
+        return super().problem()
+
+
+@dataclass(frozen=True)
+class CompletionRecipe(Recipe):
+    """Depth completion from a colour frame and a few measured depths.
+
+    Attributes:
+        points: Fewest and most measured points, log-uniform.
+    """
+
+    task: str = "depth-completion"
+    architecture: str = "pddm"
+    crops: tuple[tuple[int, int], ...] = ((192, 4),)
+    warm_up: int = 20
+    least_rate: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    average_decay: float = 0.998
+    points: tuple[int, int] = (5, 2000)
+
+    def problem(self) -> str:
+        """As ``Recipe.problem``."""
+        return super().problem() or ("" if 0 < self.points[0] < self.points[1] else "points rise")
+
+
+TASKS: Mapping[str, type[Recipe]] = {
+    "ct-denoise": RestorationRecipe,
+    "mr-super-resolution": RestorationRecipe,
+    "matting": MattingRecipe,
+    "depth-completion": CompletionRecipe,
+}
+"""What can be trained, and the entries that its recipe has."""
+_MR = {"value_range": [0, 1000], "network_range": [0, 4], "limits": "percentiles", "factor": 4, "focus": None}
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -92,7 +301,7 @@ def read_recipe(path: Path) -> Recipe:
             "There is no recipe file at this place", "Recipes lie beside the cards in models/"
         ) from error
     except (OSError, ValueError) as error:
-        raise TrainingError("The recipe is not readable JSON", "Compare it with a recipe in models/") from error
+        raise TrainingError("The recipe is not readable JSON", _HINT) from error
     return recipe_of(entries)
 
 
@@ -102,35 +311,43 @@ def recipe_of(entries: Any) -> Recipe:
     Raises:
         TrainingError: They are not a usable recipe.
     """
-    if not isinstance(entries, dict) or not isinstance(entries.get("name"), str):
-        raise TrainingError("The recipe needs a name", "Compare it with a recipe in models/")
-    known = {entry.name for entry in fields(Recipe)}
+    if not isinstance(entries, dict) or not isinstance(entries.get("name"), str) or not entries["name"]:
+        raise TrainingError("The recipe needs a name", _HINT)
+    task = entries.get("task", "ct-denoise")
+    if task not in TASKS:
+        raise TrainingError(f"The task of the recipe cannot be trained: {str(task)[:40]}", f"Tasks: {', '.join(TASKS)}")
+    if task == "mr-super-resolution":
+        entries = {**_MR, **entries}
+    known = {entry.name for entry in fields(TASKS[task])}
     surplus = sorted(set(entries) - known)
     if surplus:
         raise TrainingError(f"The recipe has unknown entries: {', '.join(surplus[:5])}", "Remove or rename them")
     try:
-        recipe = Recipe(**{key: _tuples(value) for key, value in entries.items()})
-        usable = (
-            recipe.iterations > 0
-            and recipe.learning_rate > 0
-            and all(side % 8 == 0 and side > 0 and batch > 0 for side, batch in recipe.crops)
-            and all(low < high for low, high in (recipe.value_range, recipe.network_range, recipe.noise_sigma))
-            and 0 < recipe.doses[0] <= recipe.doses[1]
-            and recipe.noise_sigma[0] > 0
-            and recipe.noise_fields > 0
-            and recipe.loss in LOSSES
-            and (recipe.loss != "focal_region" or "region_map" in architecture(recipe.architecture).inputs)
-        )
-    except (TypeError, ValueError) as error:
-        raise TrainingError(
-            "The recipe has an entry of the wrong kind", "Compare it with a recipe in models/"
-        ) from error
-    if not usable:
-        raise TrainingError(
-            "The recipe has an entry that cannot work",
-            "Crops are multiples of 8; ranges rise; counts are positive; focal_region needs a network with regions",
-        )
+        recipe = TASKS[task](**{key: _tuples(value) for key, value in entries.items()})
+        problem = next((found for stage in stages_of(recipe) if (found := stage.problem())), "")
+        architecture(recipe.architecture)
+    except WeightsError as error:
+        raise TrainingError(f"The recipe cannot work: {error.message}", error.hint) from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise TrainingError("The recipe has an entry of the wrong kind", _HINT) from error
+    if problem:
+        raise TrainingError(f"The recipe has an entry that cannot work: {problem}", _HINT)
     return recipe
+
+
+def stages_of(recipe: Recipe) -> tuple[Recipe, ...]:
+    """The runs a recipe asks for, one after the other; most ask for one.
+
+    Raises:
+        TrainingError: A stage has unknown entries.
+    """
+    if not isinstance(recipe, MattingRecipe) or not recipe.stages:
+        return (recipe,)
+    try:
+        changes = [{key: _tuples(value) for key, value in stage.items()} for stage in recipe.stages]
+        return tuple(replace(recipe, **{**change, "stages": ()}) for change in changes)
+    except (TypeError, AttributeError) as error:
+        raise TrainingError("A stage of the recipe has unknown entries", _HINT) from error
 
 
 def _tuples(value: Any) -> Any:

@@ -10,10 +10,9 @@ from medapp.cli.main import main
 from medapp.errors import TrainingError
 from medapp.networks.card import read_card
 from medapp.networks.library import ModelLibrary
-from medapp.paths import shipped_models_dir
 from medapp.progress import Progress
 from medapp.services.evaluation.depth import card_figures, evaluate_depth
-from medapp.training.completion import is_depth_recipe, read_completion_recipe
+from medapp.training.recipe import read_recipe
 
 CONFIG = {"widths": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "embedding": 16, "heads": 2, "seed_bins": 4}
 CONFIG |= {"scale_free": True, "d_max": 4.0, "prior_fill": "linear"}
@@ -37,9 +36,9 @@ def data(tmp_path):
 
 @pytest.fixture
 def recipe(tmp_path):
-    entries = {"task": "depth-completion", "name": "toy-depth", "config": CONFIG, "updates": 2, "batch": 2}
+    entries = {"task": "depth-completion", "name": "toy-depth", "config": CONFIG, "iterations": 2}
     path = tmp_path / "toy-depth.recipe.json"
-    path.write_text(json.dumps({**entries, "crop_px": 32}))
+    path.write_text(json.dumps({**entries, "crops": [[32, 2]]}))
     return path
 
 
@@ -67,12 +66,10 @@ def test_a_recipe_becomes_a_model_with_its_card_and_table(data, recipe, tmp_path
 
 
 def test_recipes_and_folders_that_cannot_be_used_are_refused(data, recipe, tmp_path):
-    assert is_depth_recipe(recipe)
-    assert not is_depth_recipe(shipped_models_dir() / "ct-denoise-rwkv.recipe.json")
     entries = json.loads(recipe.read_text())
-    for changes in ({"batch": 0}, {"surplus": 1}, {"average": 2}):
+    for changes in ({"crops": [[32, 0]]}, {"surplus": 1}, {"average_decay": 2}, {"points": [9, 3]}):
         bad = tmp_path / "bad.recipe.json"
         bad.write_text(json.dumps({**entries, **changes}))
         with pytest.raises(TrainingError):
-            read_completion_recipe(bad)
+            read_recipe(bad)
     assert main(["train", "--recipe", str(recipe), "--out", str(tmp_path / "o"), "--data", str(tmp_path)]) == 2

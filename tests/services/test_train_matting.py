@@ -11,14 +11,15 @@ from tests.training.test_matting import data_dir as data_dir  # a fixture
 RECIPE = {
     "name": "tiny-matting",
     "title": "Tiny matting",
+    "check_every": 2,
     "version": "1",
     "task": "matting",
     "config": {"num_filters": [4, 4, 4, 4], "hidden_channel": 2, "num_sampling": 2},
     "crop_px": 16,
     "crop_of_box": 1.5,
     "stages": [
-        {"minutes": 1, "updates": 3, "crops": [[16, 2]]},
-        {"minutes": 1, "updates": 3, "crops": [[16, 2]], "strategy": "None", "matte_prior": True},
+        {"iterations": 3, "crops": [[16, 2]]},
+        {"iterations": 3, "crops": [[16, 2]], "strategy": "None", "matte_prior": True},
     ],
 }
 
@@ -45,7 +46,14 @@ def test_a_recipe_becomes_a_model_with_a_card(recipe, data_dir, tmp_path, capsys
 
 @pytest.mark.parametrize(
     "change",
-    [{"stages": []}, {"stages": [{"minutes": 0}]}, {"stages": [{"epoch": 3}]}, {"crop_px": "large"}, {"stages": 3}],
+    [
+        {"stages": []},
+        {"stages": [{"iterations": 2, "crops": [[30, 2]]}]},
+        {"stages": [{"minutes": 0}]},
+        {"stages": [{"epoch": 3}]},
+        {"crop_px": "large"},
+        {"stages": 3},
+    ],
 )
 def test_a_recipe_that_cannot_work_is_refused(recipe, change, tmp_path, capsys):
     recipe.write_text(json.dumps({**RECIPE, **change}))

@@ -15,6 +15,7 @@ RECIPE = {
     "noise_fields": 1,
     "iterations": 6,
     "warm_up": 1,
+    "schedule": "flat",
     "cool_down": 2,
     "check_every": 3,
     "tuning_patients": ["b"],

@@ -5,12 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from medapp.depth.metrics import mean_scores
-from medapp.errors import Cancelled, TrainingError
+from medapp.errors import TrainingError
 from medapp.networks.blocks.depth_fill import nearest_fill
 from medapp.progress import Progress
 from medapp.scan.depth_scale import parse_scale
-from medapp.training.completion import CompletionRecipe, predict, score_at, train_completion
 from medapp.training.completion_data import (
     PATTERNS,
     DepthFrame,
@@ -20,6 +18,11 @@ from medapp.training.completion_data import (
     read_frame,
     sparse_map,
 )
+from medapp.training.loop import Trainer
+from medapp.training.recipe import CompletionRecipe
+from medapp.training.run_folder import RunFolder
+from medapp.training.tasks.completion import CompletionTask, score_at
+from medapp.training.tasks.task import DataFacts
 
 CONFIG = {"widths": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "embedding": 16, "heads": 2, "seed_bins": 4}
 CONFIG |= {"scale_free": True, "d_max": 4.0, "prior_fill": "linear"}
@@ -97,30 +100,34 @@ def test_batches_hold_what_the_network_takes():
         next(batches([_frame()], 4, 64, "linear", 50.0, seed=0))
 
 
-def test_training_lowers_the_error_goes_on_and_can_be_stopped(tmp_path):
-    frames = [_frame(n) for n in range(6)]
-    torch.manual_seed(0)
-    recipe = CompletionRecipe(config=CONFIG, updates=30, batch=2, crop_px=32, average=0.9)
-    first = train_completion(
-        CompletionRecipe(config=CONFIG, updates=1, batch=2, crop_px=32, average=0.9),
-        frames,
-        tmp_path / "none",
-        Progress(),
-    )
-    network = train_completion(recipe, frames, tmp_path / "run", Progress())
+def _recipe(**changes):
+    entries = {"name": "toy", "config": CONFIG, "crops": ((32, 2),), "iterations": 30, "check_every": 10}
+    return CompletionRecipe(**{**entries, "average_decay": 0.9, **changes})
 
-    before, after = (
-        mean_scores(score_at(lambda rgb, sparse, n=net: predict(n, rgb, sparse), frames, 12, seeds=1)).mae
-        for net in (first, network)
-    )
-    assert after < before
-    done = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert done["iteration"] == 30
-    again = train_completion(recipe, frames, tmp_path / "run", Progress())  # the budget is spent: nothing changes
-    kept = {k.removeprefix("module."): v for k, v in done["kept"].items() if k.startswith("module.")}
-    assert all(torch.equal(value, kept[name]) for name, value in again.state_dict().items())
-    with pytest.raises(Cancelled):
-        train_completion(recipe, frames, tmp_path / "stopped", Progress(is_stopped=lambda: True))
+
+def test_training_lowers_the_error_on_frames_held_out(tmp_path):
+    frames = [_frame(n) for n in range(6)]
+    task = CompletionTask(_recipe(), frames, DataFacts("0" * 64))
+    with torch.no_grad():
+        before = task.judge(task.network.eval())
+    done = Trainer(_recipe(), task, RunFolder(tmp_path / "run"), "cpu").train(5, Progress())
+
+    assert done.best_score > before.score
+    assert np.isfinite(before.figures["mae"])
+    with Image.open(tmp_path / "run" / "samples" / "1.png") as picture:
+        assert (picture.size, picture.mode) == ((3 * 48, 40), "RGB")  # frame, result and truth
+    with pytest.raises(TrainingError, match="only one patient"):
+        CompletionTask(_recipe(), frames[:1], DataFacts("0" * 64))
+
+
+def test_the_frames_of_a_step_are_always_the_same(tmp_path):
+    task = CompletionTask(_recipe(crops=((32, 3),)), [_frame(n) for n in range(4)], DataFacts("0" * 64))
+    whole, again, other = task.batch(4, 0, 1, 0.0), task.batch(4, 0, 1, 0.0), task.batch(5, 0, 1, 0.0)
+    parts = [task.batch(4, rank, 2, 0.0) for rank in range(2)]
+    for key in ("image", "sparse_depth", "prior"):
+        assert torch.equal(whole[key], again[key])
+        assert torch.equal(torch.cat([part[key] for part in parts]), whole[key][[0, 2, 1]])
+    assert not torch.equal(whole["image"], other["image"])
 
 
 def test_every_method_is_scored_on_the_same_points():

@@ -1,20 +1,22 @@
 """Medical Matting from a data folder to a network that has learnt something."""
 
 import csv
-import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-from medapp.errors import Cancelled, TrainingError
+from medapp.errors import TrainingError
 from medapp.progress import Progress
-from medapp.training.matting_crops import CropPlan, MattingCrops
-from medapp.training.matting_data import load_matting_data
-from medapp.training.matting_loop import MattingRecipe, averaged_so_far, train_matting
+from medapp.training.loop import Trainer
+from medapp.training.matting_data import MattingData, Specimen, load_matting_data
+from medapp.training.recipe import MattingRecipe
+from medapp.training.run_folder import RunFolder
+from medapp.training.tasks.matting import crop_plan, held_apart, matting_task
 
-TOY = {"num_filters": (4, 4, 4, 4), "hidden_channel": 2, "num_sampling": 2}
+CONFIG = {"num_filters": (4, 4, 4, 4), "hidden_channel": 2, "num_sampling": 2}
 
 
 @pytest.fixture
@@ -41,11 +43,6 @@ def data_dir(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def crops(data_dir):
-    return MattingCrops(load_matting_data(data_dir, "train", Progress()), CropPlan({"cut-out": 1.0, "skin": 1.0}))
-
-
 def test_only_the_asked_split_is_read_and_its_licences_are_counted(data_dir):
     data = load_matting_data(data_dir, "train", Progress())
     assert [s.name for s in data.specimens["cut-out"]] == ["matting/rgba/disc.png"]
@@ -58,48 +55,88 @@ def test_only_the_asked_split_is_read_and_its_licences_are_counted(data_dir):
         load_matting_data(data_dir / "matting", "train", Progress())
 
 
-def test_a_batch_is_the_same_whenever_it_is_drawn_and_holds_the_thing_in_its_middle(crops):
-    images, alphas = crops.batch(5, 32, 12)
-    again, _ = crops.batch(5, 32, 12)
-    assert np.array_equal(images, again)
-    assert not np.array_equal(images, crops.batch(6, 32, 12)[0])
-    assert images.shape == alphas.shape == (12, 1, 32, 32)
-    assert images.dtype == alphas.dtype == np.float32
-    assert 0 <= min(images.min(), alphas.min()) <= max(images.max(), alphas.max()) <= 1
-    assert (alphas[:, 0, 12:20, 12:20].mean(axis=(1, 2)) > 0.9).all()
-    assert (alphas[:, 0, :2, :2].mean(axis=(1, 2)) < 0.5).all()
+@pytest.fixture
+def data():
+    """A disc in each of a few patients."""
+    row, column = np.mgrid[:60, :50]
+    disc = np.clip((16 - np.hypot(row - 30, column - 25)) / 6 + 0.5, 0, 1).astype(np.float32)
+    specimens = [
+        Specimen("skin", f"skin/p{number}.png {z}", 0.8 - 0.1 * number - 0.3 * disc, disc, (9, 14, 41, 46))
+        for number in range(4)
+        for z in range(2)
+    ]
+    return MattingData({"skin": specimens}, [], ("skin",), "0" * 64, {"CC0": 4})
 
 
-def test_training_learns_goes_on_and_can_start_from_weights(crops, tmp_path):
-    recipe = MattingRecipe(
-        TOY, updates=100, crops=((16, 4),), learning_rate=0.01, strategy="None", kl_scale=0.05, matte_prior=True
-    )
-    network = train_matting(recipe, crops, tmp_path / "run", Progress())
-    notes = [json.loads(line) for line in (tmp_path / "run" / "curves.jsonl").read_text().splitlines()]
-    assert notes[-1]["alpha"] < 0.8 * notes[0]["alpha"]
-    image = torch.rand(1, 1, 16, 16)
-    noise = torch.zeros(1, 2, 2)
-    with torch.no_grad():
-        again = averaged_so_far(recipe, tmp_path / "run")(image, noise=noise).alpha
-        torch.testing.assert_close(again, network(image, noise=noise).alpha)
-
-    started = MattingRecipe(TOY, minutes=0.0)
-    other = train_matting(started, crops, tmp_path / "next", Progress(), start=network.state_dict())
-    assert torch.equal(other(image, noise=noise).alpha, network(image, noise=noise).alpha)
+def _recipe(**changes):
+    entries = {"name": "toy", "config": CONFIG, "crops": ((16, 4),), "strategy": "None", "kl_scale": 0.05}
+    entries |= {"learning_rate": 0.01, "iterations": 100, "check_every": 50, "matte_prior": True}
+    return MattingRecipe(**{**entries, **changes})
 
 
-def test_stopping_keeps_the_state(crops, tmp_path):
-    calls = []
-    progress = Progress(is_stopped=lambda: calls.append(1) or len(calls) > 4)
-    recipe = MattingRecipe(TOY, minutes=1.0, crops=((16, 2),))
-    with pytest.raises(Cancelled):
-        train_matting(recipe, crops, tmp_path / "run", progress)
-    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 4
+def _train(recipe, data, folder, network=None):
+    return Trainer(recipe, matting_task(recipe, data, network), RunFolder(folder), "cpu").train(5, Progress())
 
 
-def test_a_damaged_state_and_an_empty_folder_are_said(tmp_path):
-    (tmp_path / "state.pt").write_bytes(b"not a state")
-    with pytest.raises(TrainingError, match="damaged"):
-        averaged_so_far(MattingRecipe(TOY), tmp_path)
-    with pytest.raises(TrainingError, match="no run"):
-        averaged_so_far(MattingRecipe(TOY), tmp_path / "none")
+def test_training_learns_and_shows_the_same_held_out_things(data, tmp_path):
+    done = _train(_recipe(), data, tmp_path / "run")
+    points = RunFolder(tmp_path / "run").curves()
+    losses, judged = [p for p in points if "loss" in p], [p for p in points if "score" in p]
+    assert losses[-1]["alpha"] < 0.8 * losses[0]["alpha"]
+    assert {"kl", "reconstruction", "gradient"} <= set(losses[0])
+    assert judged[-1]["sad"] < judged[0]["sad"]
+    assert done.best_score == pytest.approx(-min(p["sad"] for p in judged), abs=1e-4)
+    with Image.open(tmp_path / "run" / "samples" / "5.png") as picture:
+        assert picture.size == (48, 16)
+
+
+def test_a_model_kept_without_its_posterior_can_be_trained_on(data, tmp_path):
+    _train(_recipe(), data, tmp_path / "run")
+    kept = RunFolder(tmp_path / "run").load_weights("best")
+    bare = {key: value for key, value in kept.items() if "posterior" not in key}
+    assert len(bare) < len(kept)
+    save_file(bare, tmp_path / "bare.safetensors")
+    further = _recipe(start_from=str(tmp_path / "bare.safetensors"), iterations=2, learning_rate=1e-5)
+    task = matting_task(further, data)
+    batch = task.batch(0, 0, 1, 0.0)
+    task.network.train()
+    assert task.loss(batch, 0.0)[1]["kl"] == pytest.approx(0.0, abs=1e-6)  # the posterior begins as the prior
+    _train(further, data, tmp_path / "next")
+    before, after = (RunFolder(tmp_path / n).curves()[-1]["sad"] for n in ("run", "next"))
+    assert after < 1.3 * before
+    with pytest.raises(TrainingError, match="another network"):
+        matting_task(_recipe(config={**CONFIG, "hidden_channel": 3}, start_from=further.start_from), data)
+    with pytest.raises(TrainingError, match="no weights"):
+        matting_task(_recipe(start_from="no-such-model"), data)
+
+
+def test_a_patient_is_on_one_side_only(data):
+    kept, held_out = held_apart(data, _recipe())
+    sides = [{s.name.split(" ")[0] for s in each.specimens["skin"]} for each in (kept, held_out)]
+    assert sides[0] | sides[1] == {f"skin/p{n}.png" for n in range(4)}
+    assert all(sides)
+    assert not sides[0] & sides[1]
+    named = held_apart(data, _recipe(tuning_patients=("p2",)))[1]
+    assert {s.name for s in named.specimens["skin"]} == {"skin/p2.png 0", "skin/p2.png 1"}
+    alone = MattingData({"skin": data.specimens["skin"][:2]}, [], (), "0" * 64, {})
+    with pytest.raises(TrainingError, match="only one patient"):
+        matting_task(_recipe(), alone)
+
+
+def test_crops_grow_over_the_budget_and_processes_share_them(data):
+    task = matting_task(_recipe(crops=((16, 4), (24, 3)), crop_order="growing"), data)
+    assert task.batch(0, 0, 1, 0.1)["image"].shape == (4, 1, 16, 16)
+    whole = task.batch(3, 0, 1, 0.9)
+    assert whole["alpha"].shape == (3, 1, 24, 24)
+    first, second = (task.batch(3, rank, 2, 0.9) for rank in range(2))
+    for key, values in whole.items():
+        assert torch.equal(torch.cat([first[key], second[key]]), values[[0, 2, 1]])
+    assert "filler" in task.batch(3, 3, 4, 0.9)
+
+
+def test_a_plan_that_does_not_fit_is_said(data):
+    assert crop_plan(_recipe(augmentation={"shift": 0.2, "crop_of_box": [1.1, 1.2]})).crop_of_box == (1.1, 1.2)
+    with pytest.raises(TrainingError, match="augmentation"):
+        crop_plan(_recipe(augmentation={"shifts": 0.2}))
+    with pytest.raises(TrainingError, match="no source"):
+        matting_task(_recipe(shares={"brain": 1.0}), data)

@@ -13,7 +13,7 @@ from medapp.progress import Progress
 from medapp.services.train import train
 from medapp.training.data import CropSampler, load_slices, manifest_ct, patient_of, with_noise
 from medapp.training.losses.pixel import log_error
-from medapp.training.recipe import Recipe, read_recipe, recipe_of
+from medapp.training.recipe import RestorationRecipe, read_recipe, recipe_of
 from medapp.training.run_folder import RunFolder
 from tests.networks.toys import TOYS
 from tests.training.making import RECIPE, make_data, make_recipe
@@ -25,7 +25,7 @@ def data(tmp_path):
 
 
 def _weights(folder):
-    return RunFolder(folder).load_state()["network"]
+    return RunFolder(folder).load_state()["averaged"]
 
 
 def test_a_run_leaves_a_model_that_loads_with_its_card(tmp_path, data):
@@ -38,7 +38,7 @@ def test_a_run_leaves_a_model_that_loads_with_its_card(tmp_path, data):
     assert card.data == ({"name": "phantom", "licence": "CC0", "patients": 1},)
     assert library.load("toy", "cpu").network is not None
     curves = [json.loads(line) for line in (tmp_path / "run" / "curves.jsonl").read_text().splitlines()]
-    assert [line["iteration"] for line in curves if "tuning_psnr_db" in line] == [3, 6]
+    assert [line["iteration"] for line in curves if "psnr_db" in line] == [3, 6]
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, data):
@@ -97,7 +97,7 @@ def test_slices_that_are_noisy_themselves_are_no_reference(tmp_path, data):
     slices, _ = load_slices(data, ["ct/a.nii.gz"])
     noisy = [type(s)(s.patient, s.values + np.random.default_rng(0).normal(0, 40, s.values.shape), 1.0) for s in slices]
     with pytest.raises(TrainingError, match="clean enough"):
-        with_noise(noisy, Recipe("toy"), tmp_path, Progress())
+        with_noise(noisy, RestorationRecipe("toy"), tmp_path, Progress())
 
 
 def test_the_loss_counts_light_and_heavy_noise_alike():
@@ -157,7 +157,7 @@ def test_every_restoring_network_trains_with_the_same_loop(tmp_path, data, name,
     assert card.inputs == (("region_map",) if name == "rat" else ())
     assert card.region_engine == ("region tree" if name == "rat" else "")
     curves = [json.loads(line) for line in (tmp_path / "run" / "curves.jsonl").read_text().splitlines()]
-    assert any(np.isfinite(line["tuning_psnr_db"]) for line in curves if "tuning_psnr_db" in line)
+    assert any(np.isfinite(line["psnr_db"]) for line in curves if "psnr_db" in line)
 
 
 def test_a_network_that_needs_what_images_do_not_have_is_refused(tmp_path, data):

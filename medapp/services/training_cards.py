@@ -1,0 +1,155 @@
+"""The card of a model when its training ends; figures on held-out patients come from ``medapp evaluate``."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from medapp.networks.card import Card, Intake
+from medapp.networks.registry import architecture
+from medapp.training.inputs import REGION_ENGINE
+from medapp.training.loop import Trainer
+from medapp.training.recipe import MattingRecipe, Recipe, RestorationRecipe
+from medapp.training.run_folder import RunFolder
+from medapp.training.tasks.task import DataFacts
+
+NOT_A_DEVICE = "Not a medical device; compare with the original before deciding anything."
+CT_LIMITS = (
+    "Made for axial CT slices at reduced dose; the noise it learnt was simulated (parallel beam, I0 = 2e5).",
+    "Trained on a few dozen adult patients, mostly chest and abdomen; small or faint lesions may be smoothed.",
+    NOT_A_DEVICE,
+)
+MR_LIMITS = (
+    "Made for MR slices of low resolution; its training pairs were made by cropping k-space of magnitude images.",
+    "Detail finer than what was measured is a guess; what was measured is put back unless that is switched off.",
+    NOT_A_DEVICE,
+)
+MATTING_LIMITS = (
+    "A first, small model: it follows blobs and clear edges in a box around one thing; it does not know anatomy.",
+    "The crop is brought to 64 px, so α is coarse on large things: put what is uncertain into the band and refine.",
+    "Targets of lesions and tumours were hard masks with a blurred border; only cut-outs and brain tissue were truly "
+    "soft.",
+    "Outside a box around one thing the masks mean nothing. Not a medical device.",
+)
+DEPTH_LIMITS = (
+    "PDDM-style: rebuilt from a paper's abstract; no official code or weights exist, and its results do not apply.",
+    "Research use; no measurement for diagnosis. Lengths depend on the measured points and on the camera given.",
+    "Trained on renderings of the inside of two CT scans and a few RGB-D photographs, at 160 px; real endoscopes have "
+    "smoke, blood, tools, distortion and moving light that it never saw.",
+    "On the few held-out photographs of rooms it is no better than linear fill; use a fill there.",
+    "Without measured points the result is relative only: it is scaled to a mean depth of 50 mm.",
+    "The uncertainty is the spread of the network's own answers; it was not calibrated.",
+)
+
+
+def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -> Card:
+    """What is known of a model when its training ends, or is interrupted.
+
+    Args:
+        recipe: Whole, with all stages.
+        data: What it was trained on.
+        run: Of the last stage so far.
+        trainer: Of the same.
+    """
+    common = Card(
+        id=recipe.name,
+        name=recipe.title,
+        version=recipe.version,
+        architecture=recipe.architecture,
+        config=recipe.config,
+        task=recipe.task,
+        takes=(),
+        sha256="0" * 64,  # keep_weights fills it in
+        inputs=architecture(recipe.architecture).inputs,
+        size_multiple=architecture(recipe.architecture).size_multiple,
+        spacing_mm=data.spacing_mm,
+        data=data.collections,
+        figures={"tuning_score": round(trainer.best_score, 4)} if math.isfinite(trainer.best_score) else {},
+        training=_training(recipe, data, run, trainer),
+        licence="Apache-2.0; trained on data under CC BY 3.0 and others, see data",
+    )
+    if isinstance(recipe, RestorationRecipe):
+        return _restoration(recipe, common)
+    if isinstance(recipe, MattingRecipe):
+        return replace(
+            common,
+            name=recipe.title or "Soft matting",
+            serves="matting",
+            config={**recipe.config, "use_posterior": False},
+            channels=int(recipe.config.get("input_channels", 1)),
+            size_multiple=2 ** (len(recipe.config.get("num_filters", (0,) * 4)) - 1),
+            min_side_px=8,
+            precision="float32",
+            limits=MATTING_LIMITS,
+            licence="GPL-2.0-or-later: the training pictures include Tux Paint stamps and the ANTs tutorial's brains",
+        )
+    return replace(
+        common,
+        name=recipe.title or "PDDM-style depth",
+        serves="depth",
+        takes=(Intake("ES", "arbitrary", (0.0, 255.0), (0.0, 1.0)),),
+        channels=3,
+        min_side_px=32,
+        precision="float32",
+        limits=DEPTH_LIMITS,
+        licence="Apache-2.0; trained on data under CC BY 3.0 and MIT, see data",
+    )
+
+
+def _restoration(recipe: RestorationRecipe, common: Card) -> Card:
+    region_engine = REGION_ENGINE if "region_map" in common.inputs else ""
+    if recipe.task == "mr-super-resolution":
+        return replace(
+            common,
+            name=recipe.title or f"MR super-resolution x{recipe.factor}",
+            region_engine=region_engine,
+            takes=(Intake("MR", "arbitrary", recipe.value_range, recipe.network_range, limits=recipe.limits),),
+            scale=recipe.factor,
+            degradation={"kind": "mr-kspace", "factor": recipe.factor},
+            limits=MR_LIMITS,
+        )
+    return replace(
+        common,
+        name=recipe.title or "CT denoiser",
+        region_engine=region_engine,
+        takes=(Intake("CT", "HU", recipe.value_range, recipe.network_range),),
+        degradation={"kind": "ct-dose", "doses": list(recipe.doses), "kernels": ["ramp", "hann"]},
+        limits=CT_LIMITS,
+    )
+
+
+def _training(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "recipe": f"{recipe.name}.recipe.json",
+        "data_sha256": data.sha256,
+        "iterations": trainer.iteration,
+        "minutes": round(trainer.seconds / 60, 1),
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()} {platform.system()}, {trainer.device_name}",
+        "seed": recipe.seed,
+        "patients": data.patients,
+    }
+    if recipe.start_from:
+        made["start_from"] = recipe.start_from
+    if isinstance(recipe, MattingRecipe):
+        made |= {"crop_px": recipe.crop_px, "crop_of_box": recipe.crop_of_box, "crop_scale": "box"}
+        made |= {"views": recipe.views} if recipe.views > 1 else {}
+        if recipe.stages:
+            made["stages"] = [_spent(RunFolder(folder)) for folder in sorted(run.path.parent.glob("stage-*"))]
+    elif isinstance(recipe, RestorationRecipe):
+        kept = ("crops", "noise_sigma", "doses") if recipe.task == "ct-denoise" else ("crops",)
+        made["settings"] = {key: getattr(recipe, key) for key in kept}
+    else:
+        made["points"] = (
+            "log-uniform 5 to 2,000; uniform, grid, keypoints, lines, half; one frame in twenty without any"
+        )
+    return made
+
+
+def _spent(run: RunFolder) -> dict[str, Any]:
+    points = run.curves()
+    return {"updates": points[-1]["iteration"], "minutes": round(points[-1]["seconds"] / 60, 1)} if points else {}
