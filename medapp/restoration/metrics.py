@@ -19,6 +19,7 @@ TISSUE_SHARE = 0.1
 _FLAT_SHARE_PER_PX = 0.02
 _LEAST_FLAT_PX = 500
 _PATCH_PX = 24
+_LOCAL_PX = 6.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,37 +164,46 @@ def flat_bias(restored: NDArray, reference: NDArray, flat: NDArray[np.bool_]) ->
     return float(np.mean((restored - reference)[flat], dtype=np.float64)) if enough else float("nan")
 
 
-def noise_power(values: NDArray, reference: NDArray, flat: NDArray[np.bool_]) -> float:
-    """Variance of what differs from the reference where that is flat, native units squared; nan with too little."""
+def noise_power(values: NDArray, flat: NDArray[np.bool_]) -> float:
+    """Variance of a slice around its local mean in flat regions, native units squared; nan with too little of them.
+
+    Fine texture of the patient counts as noise too: compare methods on the same slice.
+    """
     if np.count_nonzero(flat) < _LEAST_FLAT_PX:
         return float("nan")
-    return float(np.var((np.asarray(values, np.float64) - reference)[flat]))
+    return float(np.mean(np.square(_grain(values, flat)[flat])))
 
 
-def noise_frequency(values: NDArray, reference: NDArray, flat: NDArray[np.bool_]) -> float:
+def noise_frequency(values: NDArray, flat: NDArray[np.bool_]) -> float:
     """Mean frequency of the noise power spectrum in cycles per pixel: low for blotches, high for fine grain.
 
-    The spectrum of what differs from the reference, averaged over patches of 24 px that are mostly flat, each without
-    its mean and under a Hann window; nan without such a patch, or without noise.
+    The spectrum around the local mean, averaged over patches of 24 px that are mostly flat, each under a Hann window;
+    nan without such a patch, or without noise.
 
     Reference:
         Friedman et al., "A simple approach to measure computed tomography (CT) modulation transfer function (MTF) and
         noise-power spectrum (NPS)", Med Phys 2013.
     """
-    error = np.asarray(values, np.float64) - reference
+    grain = _grain(values, flat)
     side = _PATCH_PX
     taper = np.outer(np.hanning(side), np.hanning(side))
     power = np.zeros((side, side // 2 + 1))
-    for y in range(0, error.shape[0] - side + 1, side // 2):
-        for x in range(0, error.shape[1] - side + 1, side // 2):
+    for y in range(0, grain.shape[0] - side + 1, side // 2):
+        for x in range(0, grain.shape[1] - side + 1, side // 2):
             place = (slice(y, y + side), slice(x, x + side))
             if flat[place].mean() >= 0.75:
-                patch = np.where(flat[place], error[place] - error[place][flat[place]].mean(), 0.0)
-                power += np.abs(np.fft.rfft2(patch * taper)) ** 2
+                power += np.abs(np.fft.rfft2(grain[place] * taper)) ** 2
     power[:, 1:-1] *= 2  # the half that rfft2 leaves out
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
     total = float(power.sum())
     return float((power * frequency).sum() / total) if total > 0 else float("nan")
+
+
+def _grain(values: NDArray, flat: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """What differs from the mean of the flat pixels around; 0 elsewhere."""
+    weight = ndi.gaussian_filter(flat.astype(np.float64), _LOCAL_PX)
+    mean = ndi.gaussian_filter(np.where(flat, np.asarray(values, np.float64), 0.0), _LOCAL_PX)
+    return np.where(flat, values - mean / np.maximum(weight, 1e-6), 0.0)
 
 
 def edge_width_px(values: NDArray, reference: NDArray, limits: tuple[float, float] = CT_EDGE_RANGE) -> float:

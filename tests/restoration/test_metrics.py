@@ -78,8 +78,8 @@ def test_noise_power_is_the_variance_in_flat_regions_and_its_frequency_tells_gra
     judging = metrics.judging_of(reference, "CT")
     grain = np.random.default_rng(0).normal(0, 10, reference.shape)
     blotches = ndi.gaussian_filter(grain, 2)
-    assert metrics.noise_power(reference + grain, reference, judging.flat) == pytest.approx(100, rel=0.1)
-    fine, coarse = (metrics.noise_frequency(reference + noise, reference, judging.flat) for noise in (grain, blotches))
+    assert metrics.noise_power(reference + grain, judging.flat) == pytest.approx(100, rel=0.1)
+    fine, coarse = (metrics.noise_frequency(reference + noise, judging.flat) for noise in (grain, blotches))
     assert 0.3 < fine < 0.45  # white noise: the mean distance from the middle of the spectrum
     assert coarse < 0.5 * fine
 

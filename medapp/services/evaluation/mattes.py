@@ -95,7 +95,8 @@ def measure_matte(proposer: MattingProposer, case: MatteCase) -> dict[str, float
         UnsuitableModelError: The model takes other pictures.
         ComputeError: Out of memory, or a result that is not finite.
     """
-    return _of_proposal(_propose(proposer, case, Crop.of(case)), case, Crop.of(case))
+    crop = Crop.of(case)
+    return _of_proposal(_propose(proposer, case, crop), case, crop)
 
 
 def evaluate_mattes(

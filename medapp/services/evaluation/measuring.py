@@ -64,8 +64,8 @@ def measure_restored(restored: NDArray, degraded: NDArray, reference: NDArray, j
         "rmse": per_native * metrics.rmse(restored, reference, limits, judging.body),
         "bias": per_native * metrics.flat_bias(restored, reference, flat),
         "edge_width": metrics.edge_width_px(restored, reference, judging.edge_range) / own_width - 1.0,
-        "noise_power": _ratio(*(metrics.noise_power(v, reference, flat) for v in (restored, degraded))),
-        "noise_frequency": _ratio(*(metrics.noise_frequency(v, reference, flat) for v in (restored, degraded))),
+        "noise_power": _ratio(*(metrics.noise_power(v, flat) for v in (restored, degraded))),
+        "noise_frequency": _ratio(*(metrics.noise_frequency(v, flat) for v in (restored, degraded))),
     }
 
 

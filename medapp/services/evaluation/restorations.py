@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 TASKS = (CT_DENOISE, MR_SUPER_RESOLUTION)
 FREE = ", k-space free"
 """Added to a model's name where the measured frequencies were not put back."""
+REFERENCE = "reference"
+"""The originals themselves: how much noise they have."""
 _QUICK_SLICES = 2
 _SHOWN = tuple(key for key in METRICS if key in ("psnr_db", "psnr_whole_db", "ssim", "rmse", "bias", "edge_width"))
 _NOISE = ("noise_power", "noise_frequency")
@@ -72,7 +74,8 @@ def evaluate(
         ssim, rmse, bias, bias_worst, edge_width, noise_power, noise_frequency, ...}``: means over slices, then
         patients, PSNR inside the body; ``ci95`` is the interval of the mean PSNR. Models have ``gain_db`` and
         ``gain_ci95`` over ``best_classical``, and ``over``: their gain over each other model, with its interval.
-        ``kind`` is ``input``, ``classical``, ``model`` or ``variant``, a model without the measured k-space put back.
+        ``kind`` is ``input``, ``classical``, ``model``, ``variant`` (a model without the measured k-space put back) or
+        ``reference`` (of which only the noise is told).
 
     Raises:
         UsageError: The task is not known, there is no such model, or nothing there is such a scan.
@@ -156,6 +159,8 @@ def _rows(
             for name, kind, restored in _restored(degraded, condition, models, judging, progress):
                 figures = measure_restored(restored, degraded, reference, judging)
                 found.setdefault(name, Measured(kind)).slices.append(figures)
+            own = measure_restored(reference, degraded, reference, judging)
+            found.setdefault(REFERENCE, Measured("reference")).slices.append(own)
             patients.append(subject.patient)
             progress.step()
     rows = [{"condition": condition.title, "group": group, **_row(name, one, patients)} for name, one in found.items()]
@@ -193,8 +198,11 @@ def _row(name: str, measured: Measured, patients: Sequence[str]) -> dict[str, An
         "n_subjects": len(set(patients)),
         "n_slices": len(patients),
     }
-    for key in (*_SHOWN, *_NOISE):
+    is_reference = measured.kind == "reference"
+    for key in _NOISE if is_reference else (*_SHOWN, *_NOISE):
         row[key] = rounded(group_mean(measured.of(key), patients))
+    if is_reference:
+        return row
     row["ci95"] = [rounded(value, 3) for value in mean_interval(measured.of("psnr_db"), patients)[1:]]
     row["psnr_by_patient"] = [rounded(value, 2) for value in by_group(measured.of("psnr_db"), patients).values()]
     shifts = [group_mean(one, [""] * len(one)) for one in _by_patient(measured.of("bias"), patients)]

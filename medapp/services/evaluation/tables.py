@@ -88,18 +88,18 @@ def restoration_table(result: Mapping[str, Any]) -> str:
     head += ["noise power", "noise freq.", "gain, dB", "95 %"]
     blocks: dict[str, list[list[str]]] = {}
     for row in result["rows"]:
-        cells = [row["name"], number(row["psnr_db"], 2), _interval(row["ci95"]), number(row["ssim"], 4)]
-        cells += [number(row["rmse"], 2), signed(row["bias"], 2), signed(row["bias_worst"], 2)]
-        cells += [signed(None if row["edge_width"] is None else 100 * row["edge_width"], 1)]
+        cells = [row["name"], number(row.get("psnr_db"), 2), _interval(row.get("ci95")), number(row.get("ssim"), 4)]
+        cells += [number(row.get("rmse"), 2), signed(row.get("bias"), 2), signed(row.get("bias_worst"), 2)]
+        wider = row.get("edge_width")
+        cells += [signed(None if wider is None else 100 * wider, 1)]
         cells += [number(row["noise_power"], 3), number(row["noise_frequency"], 2)]
         cells += [signed(row.get("gain_db"), 2), _interval(row.get("gain_ci95"))]
         who = f"{row['n_subjects']} patients, {row['n_slices']} slices"
         blocks.setdefault(f"{row['condition']}, {row['group']} ({who})", []).append(cells)
     texts = [f"{title}\n{aligned(head, lines)}" for title, lines in blocks.items()]
     notes = [
-        "PSNR, SSIM, RMSE inside the body; shift and noise in flat regions, noise against the input; "
-        "edge width against the reference;",
-        "gain: PSNR over the best classical method, paired by patient.",
+        "PSNR, SSIM, RMSE inside the body; shift and noise in flat regions, noise power and mean frequency against",
+        "the input; edge width against the reference; gain: PSNR over the best classical method, paired by patient.",
     ]
     if result["calibration"]:
         texts.append(_calibration_table(result["calibration"]))

@@ -50,14 +50,17 @@ def test_input_filters_and_models_are_measured_on_the_same_patients(data, models
     assert result["unit"] == "HU"
     assert len(result["data_sha256"]) == 64
     rows = {row["name"]: row for row in result["rows"]}
-    assert {row["kind"] for row in result["rows"]} == {"input", "classical", "model"}
+    assert {row["kind"] for row in result["rows"]} == {"input", "classical", "model", "reference"}
     assert rows["non-local means"]["psnr_db"] > rows["input"]["psnr_db"]
     assert rows["non-local means"]["noise_power"] < rows["input"]["noise_power"] == 1
     assert rows["toy"]["n_subjects"] == 1
     best = max(r["psnr_db"] for r in result["rows"] if r["kind"] in ("classical", "input"))
     assert rows["toy"]["gain_db"] == pytest.approx(rows["toy"]["psnr_db"] - best, abs=0.002)
     assert rows["toy"]["over"]["other"] == [0, 0, 0]  # the same weights
+    assert rows["reference"]["noise_power"] < rows["input"]["noise_power"]
     for row in result["rows"]:
+        if row["kind"] == "reference":
+            continue
         assert row["ci95"][0] <= row["psnr_db"] + 1e-3
         assert row["ci95"][1] >= row["psnr_db"] - 1e-3
 
@@ -98,7 +101,8 @@ def test_the_command_prints_a_table_or_json_and_writes_it(tmp_path, data, capsys
         assert main([*arguments, "--data", str(data), "--model", "missing"]) == 2
     assert json.loads((tmp_path / "out.json").read_text()) == printed
     for row in printed["rows"]:  # each method on a line with its figures
-        assert any(line.startswith(row["name"]) and f"{row['psnr_db']:.2f}" in line for line in table.splitlines())
+        told = f"{row.get('psnr_db', row['noise_power']):.2f}"
+        assert any(line.startswith(row["name"]) and told in line for line in table.splitlines())
     assert printed["rows"][0]["n_subjects"] == 3  # a folder without manifest: every scan in it
 
 
