@@ -26,6 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--json", metavar="FILE", help="write the result here as well; - = print it instead of the table"
     )
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--slices", type=int, default=5, help="slices of each subject, evenly spaced")
     parser.add_argument("--quick", action="store_true", help="fewer conditions or cases, to try things")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = as torch chooses")
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     text = json.dumps(result, indent=2)
     if arguments.json and arguments.json != STANDARD_OUTPUT:
         _write(Path(arguments.json), text)
-    print(text if arguments.json == STANDARD_OUTPUT else tasks.table(result))
+    print(text if arguments.json == STANDARD_OUTPUT else tasks.table(result, arguments.markdown))
     return 0
 
 

@@ -58,7 +58,8 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     return of_task.get(result["task"], restorations.card_figures)(result, model_id)
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """The result as text that lines up."""
+def table(result: Mapping[str, Any], is_markdown: bool = False) -> str:
+    """The result as text that lines up, or as Markdown."""
     of_task = {mattes.TASK: tables.matting_table, depth.TASK: tables.depth_table}
-    return of_task.get(result["task"], tables.restoration_table)(result)
+    blocks, notes = of_task.get(result["task"], tables.restoration_table)(result)
+    return tables.as_markdown(blocks, notes) if is_markdown else tables.as_text(blocks, notes)

@@ -5,7 +5,7 @@ import pytest
 
 from medapp.services.evaluation.calibration import by_decile, rank_correlation
 from medapp.services.evaluation.figures import mean_interval, paired_change_percent, paired_interval
-from medapp.services.evaluation.tables import aligned
+from medapp.services.evaluation.tables import Block, as_markdown, as_text
 
 
 def test_the_interval_holds_the_mean_and_narrows_with_more_patients():
@@ -52,7 +52,12 @@ def test_a_spread_that_follows_the_error_correlates_and_rises():
     assert np.isnan(rank_correlation(spread, np.zeros(5000)))
 
 
-def test_columns_line_up():
-    lines = aligned(["name", "x"], [["a", "1.0"], ["long name", "10.0"]]).splitlines()
-    assert lines[2].index(".") == lines[3].index(".")
-    assert {len(line) for line in lines} == {len(lines[3])}
+def test_columns_line_up_on_a_terminal_and_are_a_table_in_markdown():
+    block = Block("Title", ("name", "x"), (("a", "1.0"), ("long name", "10.0")))
+    lines = as_text([block], ["note"]).splitlines()
+    assert lines[0] == "Title"
+    assert lines[3].index(".") == lines[4].index(".")
+    assert lines[-1] == "note"
+    markdown = as_markdown([block], ["note"])
+    assert "#### Title" in markdown
+    assert "| long name | 10.0 |" in markdown
