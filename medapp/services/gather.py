@@ -27,6 +27,8 @@ from medapp.training.label_maps import looks_like_labels
 
 RECOMMENDED: Mapping[DataSetKind, tuple[int, int]] = {"matting": (20, 5), "restoration": (10, 3)}
 """Cases and patients from which a retraining usually gains."""
+RETRAINED_TASKS = ("ct-denoise", "mr-super-resolution")
+"""Of restoration models."""
 HOLD_OUT_SHARE = 0.25
 """Of the cases, by patient; a patient that judges once judges for ever."""
 SLICES_A_MATTE = 12
@@ -99,7 +101,7 @@ def kind_of(card: Card) -> DataSetKind:
     """
     if card.serves == "matting":
         return "matting"
-    if card.serves == "restoration" and card.degradation:
+    if card.serves == "restoration" and card.degradation and card.task in RETRAINED_TASKS and card.dims == 2:
         return "restoration"
     raise UnsuitableModelError(
         f"{card.name} cannot be retrained here: its card does not say how its training pairs were made.",

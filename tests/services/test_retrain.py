@@ -3,19 +3,22 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medapp import paths
 from medapp.errors import Cancelled, TrainingError, WeightsError
 from medapp.jobs.worker import run as run_request
 from medapp.progress import Progress
-from medapp.requests import AdoptRequest, Done, MattingRequest, Refused, RetrainRequest, RollBackRequest
+from medapp.requests import AdoptRequest, Done, MattingRequest, Refused, RestoreRequest, RetrainRequest, RollBackRequest
 from medapp.services.adoption import adopt, roll_back
 from medapp.services.retrain import PLAN, retrain
 from medapp.services.scorecard import FILE
 from medapp.services.workspace import Workspace
 from medapp.store.project import Project
+from medapp.training.tasks.corrections import painted
 from tests.matting.toy_matting import keep_toy_matting
+from tests.networks.toys import keep_toy
 from tests.services.corrected import SIDE, add_case
 
 MINUTES = 0.02
@@ -174,3 +177,34 @@ def test_a_changed_challenger_is_not_adopted(project, card):
     with pytest.raises(TrainingError, match="damaged"):
         adopt(AdoptRequest(result.run), workspace, Progress())
     assert workspace.library.in_use(card.id) == card.id
+
+
+DOSE = {"kind": "ct-dose", "doses": [0.2, 0.5], "kernels": ["hann"], "views": 60}
+
+
+def test_a_restorer_is_retrained_from_references_with_accepted_mattes_in_its_regions(tmp_path):
+    toy = keep_toy(paths.user_models_dir(), "rat", task="ct-denoise", degradation=DOSE)
+    workspace = Workspace()
+    with Project.create(tmp_path / "scans", reader="Ann") as project:
+        for seed in range(3):
+            project.set_reference(add_case(project, seed, f"P-{seed}", slices=1, side=64), True)
+        result = retrain(RetrainRequest(str(project.path), toy.id, MINUTES), workspace, Progress())
+        told = json.loads((Path(result.run) / FILE).read_text())
+        assert (told["kind"], told["data_set"]["version"], told["effort"]) == ("restoration", "references-1", {})
+        psnr = next(row for row in told["metrics"] if row["key"] == "psnr_db")
+        assert (psnr["better"], psnr["unit"], psnr["group"]) == ("higher", "dB", "new hold-out")
+        assert {row["unit"] for row in told["metrics"] if row["key"] == "rmse"} == {"HU"}
+        adopt(AdoptRequest(result.run), workspace, Progress())
+        series_id = project.series()[0].series_id
+        outcome = run_request(RestoreRequest(str(project.path), series_id, toy.id), workspace, Progress())
+        assert isinstance(outcome, Done), outcome
+        made = project.series_info(outcome.result.series_id)
+        assert made.provenance["model_id"] == f"{toy.id}.2"
+
+
+def test_accepted_mattes_are_regions_of_their_own_in_training():
+    side = np.zeros((8, 8), np.uint8)
+    side[2:4, 2:4], side[3, 3] = 1, 2
+    labels = painted(np.zeros((8, 8), np.int32), side)
+    assert sorted(np.unique(labels)) == [0, 1, 2]
+    assert labels[2, 2] != labels[3, 3] != labels[0, 0]
