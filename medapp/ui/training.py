@@ -1,4 +1,4 @@
-"""Retraining from the window: what there is to train from, the run in its worker, the comparison, the decision."""
+"""Retraining from the window: the run in its worker, the comparison, the decision."""
 
 from __future__ import annotations
 
@@ -6,37 +6,34 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QObject, QTimer, Signal
-from PySide6.QtGui import QImage
+from PySide6.QtCore import QObject, Signal
 
+from medapp import paths
 from medapp.errors import MedappError
 from medapp.progress import ProgressEvent
 from medapp.requests import (
     AdoptRequest,
     AdoptResult,
     Crashed,
-    ModelsRequest,
     Outcome,
     Refused,
     RetrainRequest,
     RetrainResult,
     RollBackRequest,
     Stopped,
-    TrainingSetRequest,
-    TrainingSetResult,
 )
 from medapp.ui.background import Background
 from medapp.ui.document import Document
 from medapp.ui.job_bridge import Job, JobBridge
 from medapp.ui.messages import Message, Messages
-from medapp.ui.training_state import Evidence, RunReader, RunRecord, Scorecard, read_scorecard, with_record
+from medapp.ui.training_recipe import TrainingRecipe, title_with_version
+from medapp.ui.training_state import SCORECARD, RunRecord, Scorecard, find_run, read_scorecard, with_record
+from medapp.ui.training_watch import RunWatch
 
 if TYPE_CHECKING:
     from medapp.store.project import Project
 
-_LOOK_MS = 700
-_KEPT_LINES = 400
-_MINUTES = 20
+_NOTE_EVERY_S = 2.0
 BUSY = ("starting", "running", "pausing", "cancelling")
 PHASES = {
     "gathering": "Gathering what was accepted",
@@ -46,27 +43,20 @@ PHASES = {
 
 
 class Training(QObject):
-    """The recipe, the run and its outcome; one run at a time.
+    """The run and its outcome; one run at a time.
 
     Attributes:
+        recipe: The fields, and what there is to train from.
+        watch: Curves, pictures and log of the run on show.
         state: ``idle``, ``starting``, ``running``, ``pausing``, ``cancelling``, ``paused``, ``compared`` or ``failed``.
-        models: Models that can be retrained: dicts with ``id``, ``title``, ``version``, ``serves``.
-        model_id: The chosen one.
-        data_set: The chosen version; empty = what is accepted now.
-        minutes: Time budget.
-        survey: What there is to train from, or None while it is counted.
-        survey_problem: Why it could not be counted, or None.
         record: The run on show, or None.
-        evidence, pictures: Its curves; its sample pictures.
         scorecard: Its comparison, or None.
         problem: Why the run stopped, or None.
-        log: Lines, oldest first.
+        phase: A key of ``PHASES``, or empty.
         is_switching: A model is being adopted or rolled back.
     """
 
     changed = Signal()
-    evidence_changed = Signal()
-    logged = Signal(str)
     models_switched = Signal()
     scorecard_ready = Signal()
     show_requested = Signal()
@@ -82,34 +72,19 @@ class Training(QObject):
         super().__init__(parent)
         self._document, self._bridge = document, bridge
         self._background, self._messages = background, messages
+        self.recipe = TrainingRecipe(document, bridge, messages, self)
+        self.recipe.changed.connect(self.changed)
+        self.watch = RunWatch(background, messages, self)
         self.state = "idle"
-        self.models: tuple[dict[str, Any], ...] = ()
-        self.model_id = ""
-        self.data_set = ""
-        self.minutes = _MINUTES
-        self.survey: TrainingSetResult | None = None
-        self.survey_problem: Refused | None = None
-        self.is_counting = False
         self.record: RunRecord | None = None
-        self.evidence = Evidence()
-        self.pictures: tuple[QImage, ...] = ()
         self.scorecard: Scorecard | None = None
         self.problem: Message | None = None
-        self.log: list[str] = []
         self.phase = ""
         self.is_switching = False
-        self._titles: dict[str, str] = {}
         self._job = 0
         self._job_project: Project | None = None
-        self._ticket = 0
-        self._reader: RunReader | None = None
-        self._is_looking = False
-        self._looked_at: tuple[tuple[str, int], ...] = ()
         self._note = ""
         self._noted_at = 0.0
-        self._checks_told = 0
-        self._clock = QTimer(self, interval=_LOOK_MS)
-        self._clock.timeout.connect(self.look)
         document.project_changed.connect(self._on_project_changed)
 
     # --------------------------------------------------------------------------------------------------------- reading
@@ -126,38 +101,16 @@ class Training(QObject):
 
     @property
     def fraction(self) -> float | None:
-        """Spent part of the budget, 0..1; None while it is unknown or another phase is under way."""
-        if self.record is None or not self.evidence.seconds or self.phase not in ("", "training"):
-            return None
-        return min(1.0, self.evidence.seconds / (60 * self.record.minutes))
-
-    @property
-    def model(self) -> dict[str, Any] | None:
-        """The chosen model."""
-        return next((model for model in self.models if model["id"] == self.model_id), None)
-
-    @property
-    def adopted_id(self) -> str:
-        """The successor that serves in place of the chosen model; empty = the chosen model itself serves."""
-        model = self.model
-        in_use = str(model.get("in_use", "")) if model is not None else ""
-        return in_use if in_use and in_use != self.model_id else ""
-
-    def title_of(self, model_id: str) -> str:
-        """Name and version of a model."""
-        return self._titles.get(model_id, model_id)
-
-    @property
-    def has_cases(self) -> bool:
-        """There is something to train from, or a frozen version of it."""
-        return self.survey is not None and (self.survey.cases > 0 or bool(self.survey.versions))
+        """How far the present phase is, 0..1; None while it is unknown."""
+        job = self.job
+        return job.fraction if job is not None else None
 
     @property
     def can_start(self) -> bool:
         """A model is chosen, something was accepted, nothing is under way, and the project can be written."""
         project = self._document.project
-        is_ready = project is not None and not self._document.is_read_only and self.model is not None
-        return is_ready and self.has_cases and not self.is_busy
+        is_ready = project is not None and not self._document.is_read_only and self.recipe.model is not None
+        return is_ready and self.recipe.has_cases and not self.is_busy
 
     @property
     def can_resume(self) -> bool:
@@ -174,7 +127,7 @@ class Training(QObject):
             "pause": self.state in ("starting", "running"),
             "resume": self.can_resume and self.state in ("paused", "failed"),
             "adopt": is_open and can_adopt and not self.is_busy,
-            "roll_back": is_open and bool(self.adopted_id) and not self.is_busy,
+            "roll_back": is_open and bool(self.recipe.adopted_id) and not self.is_busy,
         }[wish]
 
     @property
@@ -183,88 +136,21 @@ class Training(QObject):
         project = self._job_project
         return project.name if project is not None and project is not self._document.project else ""
 
-    # --------------------------------------------------------------------------------------------------------- choices
-
-    def choose(self, model_id: str) -> None:
-        """Begin from another model."""
-        if model_id != self.model_id:
-            self.model_id = model_id
-            self.count()
-
-    def set_data_set(self, version: str) -> None:
-        """Train from a frozen version; empty = from what is accepted now."""
-        self.data_set = version
-        self.changed.emit()
-
-    def set_minutes(self, minutes: int) -> None:
-        """Another time budget."""
-        self.minutes = minutes
-        self.changed.emit()
-
-    def refresh(self) -> None:
-        """Ask which models can be retrained, and count what there is."""
-        if self._document.project is None:
-            self.changed.emit()
-            return
-
-        def found(rows: Any) -> None:
-            self.models = trainable(rows)
-            for row in rows:
-                self._titles[str(row.get("in_use") or row["id"])] = title_with_version(row)
-            if self.model is None:
-                self.model_id = self.models[0]["id"] if self.models else ""
-            self.count()
-
-        def failed(outcome: Outcome) -> None:
-            self._messages.tell_outcome(outcome, "listing the models")
-
-        self._bridge.submit(ModelsRequest(), is_quiet=True, on_done=found, on_failed=failed)
-
-    def count(self) -> None:
-        """Count what the chosen model can be retrained from."""
-        project, model_id = self._document.project, self.model_id
-        self._ticket += 1
-        ticket = self._ticket
-        if project is None or not model_id:
-            self.survey, self.survey_problem, self.is_counting = None, None, False
-            self.changed.emit()
-            return
-        self.is_counting = True
-
-        def done(result: TrainingSetResult) -> None:
-            if ticket == self._ticket:
-                self.survey, self.survey_problem, self.is_counting = result, None, False
-                if self.data_set and self.data_set not in result.versions:
-                    self.data_set = ""
-                self.changed.emit()
-
-        def failed(outcome: Outcome) -> None:
-            if ticket == self._ticket:
-                self.survey, self.is_counting = None, False
-                self.survey_problem = outcome if isinstance(outcome, Refused) else None
-                if not isinstance(outcome, Refused):
-                    self._messages.tell_outcome(outcome, "counting the corrections")
-                self.changed.emit()
-
-        request = TrainingSetRequest(str(project.path), model_id)
-        self._bridge.submit(request, is_quiet=True, on_done=done, on_failed=failed)
-        self.changed.emit()
-
     # ------------------------------------------------------------------------------------------------------------ runs
 
     def start(self) -> None:
         """Gather, train within the budget, compare."""
-        model = self.model
+        recipe, model = self.recipe, self.recipe.model
         if not self.can_start or model is None:
             return
         self._forget_run()
-        self.record = RunRecord("", self.model_id, title_with_version(model), float(self.minutes), self.data_set)
+        self.record = RunRecord("", recipe.model_id, title_with_version(model), float(recipe.minutes), recipe.data_set)
         self._submit()
 
     def resume(self) -> None:
         """Go on exactly where the run stopped."""
         if self.can_resume:
-            self.say_in_log("Resumed")
+            self.watch.say("Resumed")
             self._submit()
 
     def _submit(self) -> None:
@@ -287,7 +173,8 @@ class Training(QObject):
             on_done=self._on_done,
             on_failed=self._on_failed,
         )
-        self._clock.start()
+        if record.run:
+            self.watch.follow(record.folder, is_running=True)
         self.changed.emit()
 
     def pause(self) -> None:
@@ -318,6 +205,7 @@ class Training(QObject):
         if isinstance(run, str) and record is not None and run != record.run:
             self.record = RunRecord(run, record.model_id, record.title, record.minutes, record.data_set)
             self._keep_record()
+            self.watch.follow(self.record.folder, is_running=True)
             self.changed.emit()
         if event.note:
             self._take_note(event.note)
@@ -329,9 +217,9 @@ class Training(QObject):
         if is_new:
             self.phase = phase
             self.changed.emit()
-        if is_new or (note != self._note and time.monotonic() - self._noted_at > 2.0):
+        if is_new or (note != self._note and time.monotonic() - self._noted_at > _NOTE_EVERY_S):
             self._note, self._noted_at = note, time.monotonic()
-            self.say_in_log(PHASES[phase] if phase and note.lower().strip(" .…") == phase else note)
+            self.watch.say(PHASES[phase] if phase and note.lower().strip(" .…") == phase else note)
 
     def _on_done(self, result: RetrainResult) -> None:
         record = self.record
@@ -339,9 +227,8 @@ class Training(QObject):
         if record is None:
             return
         self.record = RunRecord(result.run, record.model_id, record.title, record.minutes, record.data_set)
-        self.say_in_log(f"Compared after {result.iteration} iterations")
+        self.watch.say(f"Compared after {result.iteration} iterations")
         self._keep_record()
-        self.look()
         self._load_scorecard(self.record, result.scorecard)
         self._messages.say(
             f"{record.title} was retrained and compared. The model in use is unchanged until you adopt the new one.",
@@ -356,20 +243,23 @@ class Training(QObject):
             if was == "cancelling":
                 self._drop()
             else:
-                self._go_to("paused" if record is not None and record.can_go_on else "idle")
-                self.say_in_log("Paused")
+                if record is not None and record.can_go_on:
+                    self.watch.say("Paused")
+                    self._go_to("paused")
+                else:  # there was no run yet
+                    self._forget_run()
+                    self._go_to("idle")
         else:
-            can_go_on = record is not None and record.run != "" and record.can_go_on
+            can_go_on = record is not None and record.can_go_on
             self.problem = _problem(outcome, can_go_on)
             self._messages.tell_outcome(outcome, "the training")
-            self.say_in_log(f"Stopped: {self.problem.text}")
+            self.watch.say(f"Stopped: {self.problem.text}")
             self._go_to("failed")
-        self.look()
         self._after_foreign_run()
 
     def _end_job(self) -> None:
         self._job = 0
-        self._clock.stop()
+        self.watch.stop()
 
     def _after_foreign_run(self) -> None:
         """The run belonged to a project that is not open any more: show what belongs to the open one."""
@@ -400,53 +290,9 @@ class Training(QObject):
         self.state = state
         self.changed.emit()
 
-    # -------------------------------------------------------------------------------------------------------- evidence
-
-    def look(self) -> None:
-        """Read what is new in the run folder, on a thread."""
-        record = self.record
-        if record is None or not record.run or self._is_looking:
-            return
-        if self._reader is None or self._reader.folder != record.folder:
-            self._reader, self._looked_at, self._checks_told = RunReader(record.folder), (), 0
-        self._is_looking = True
-        reader, looked_at = self._reader, self._looked_at
-
-        def read() -> tuple[Evidence, tuple[tuple[str, int], ...], tuple[QImage, ...] | None]:
-            evidence = reader.read()
-            stamps = _stamps(evidence.samples)
-            pictures = tuple(QImage(path) for path, _ in stamps) if stamps != looked_at else None
-            return evidence, stamps, pictures
-
-        def seen(found: tuple[Evidence, tuple[tuple[str, int], ...], tuple[QImage, ...] | None]) -> None:
-            self._is_looking = False
-            if reader is not self._reader:
-                return
-            evidence, stamps, pictures = found
-            is_new = evidence != self.evidence or pictures is not None
-            self.evidence = evidence
-            if pictures is not None and not any(picture.isNull() for picture in pictures):
-                self.pictures, self._looked_at = pictures, stamps  # one that is being written is read at the next look
-            for iteration, score in evidence.scores[self._checks_told :]:
-                self.say_in_log(f"Iteration {iteration:,}: score {score:.3g}".replace("-", "−"))
-            self._checks_told = len(evidence.scores)
-            if is_new:
-                self.evidence_changed.emit()
-
-        self._background.run(read, seen, self._messages.tell_error)
-
-    def say_in_log(self, line: str) -> None:
-        """Note a line with the time."""
-        stamped = f"{time.strftime('%H:%M:%S')}  {line}"
-        self.log.append(stamped)
-        del self.log[:-_KEPT_LINES]
-        self.logged.emit(stamped)
-
     def _forget_run(self) -> None:
-        self.record, self.scorecard, self.problem, self._reader = None, None, None, None
-        self.evidence, self.pictures, self.phase, self._looked_at = Evidence(), (), "", ()
-        self.log.clear()
-        self.evidence_changed.emit()
+        self.record, self.scorecard, self.problem, self.phase = None, None, None, ""
+        self.watch.forget()
 
     # ------------------------------------------------------------------------------------------- earlier runs
 
@@ -454,30 +300,31 @@ class Training(QObject):
         if self.is_busy:
             self.changed.emit()
             return
-        self.survey, self.survey_problem, self.data_set = None, None, ""
         self._forget_run()
         self._go_to("idle")
         project = self._document.project
         if project is None:
             return
 
-        def found(jobs: list[dict[str, Any]]) -> None:
-            record = RunRecord.from_jobs(jobs)
+        def found(record: RunRecord | None) -> None:
             is_wanted = project is self._document.project and not self.is_busy and self.record is None
-            if record is not None and is_wanted and record.run and record.is_there and record.decision != "dropped":
+            if record is not None and is_wanted and record.is_there and record.decision != "dropped":
                 self._show_record(record)
 
-        self._background.run(project.load_jobs, found, self._messages.tell_error)
+        runs = paths.user_data_dir() / "runs"
+        self._background.run(
+            lambda: find_run(runs, project.project_id, project.load_jobs()), found, self._messages.tell_error
+        )
 
     def _show_record(self, record: RunRecord) -> None:
         """A run of an earlier start of the program: to be resumed, or to be decided."""
         self._forget_run()
         self.record = record
-        self.look()
+        self.watch.follow(record.folder, is_running=False)
         if record.is_compared:
             self._load_scorecard(record, "")
         else:
-            self.say_in_log("This run was interrupted; it goes on where it was")
+            self.watch.say("This run was interrupted; it goes on where it was")
             self._go_to("paused")
 
     def _load_scorecard(self, record: RunRecord, path: str) -> None:
@@ -491,7 +338,7 @@ class Training(QObject):
             self.problem = Message(error.message, "error", error.hint)
             self._go_to("failed")
 
-        place = Path(path) if path else record.folder / "scorecard.json"
+        place = Path(path) if path else record.folder / SCORECARD
         self._background.run(lambda: read_scorecard(place), shown, failed)
 
     def _keep_record(self) -> None:
@@ -516,7 +363,7 @@ class Training(QObject):
         def done(result: AdoptResult) -> None:
             self._decide(record, "adopted")
             self._messages.say(
-                f"{title} is in use from now on. {self.title_of(result.replaced)} is kept.",
+                f"{title} is in use from now on. {self.recipe.title_of(result.replaced)} is kept.",
                 actions=(("Roll back", self.roll_back),),
             )
 
@@ -530,16 +377,15 @@ class Training(QObject):
     def roll_back(self) -> None:
         """Let the model before the adopted one serve again."""
         record = self.record
-        model_id = self.model_id or (record.model_id if record is not None else "")
+        model_id = self.recipe.model_id or (record.model_id if record is not None else "")
         if not model_id or self.is_switching:
             return
 
         def done(result: AdoptResult) -> None:
             if record is not None and record.decision == "adopted" and self.record is not None:
                 self._decide(self.record, "rolled back")
-            self._messages.say(
-                f"{self.title_of(result.model_id)} is in use again. {self.title_of(result.replaced)} is kept."
-            )
+            serves, served = self.recipe.title_of(result.model_id), self.recipe.title_of(result.replaced)
+            self._messages.say(f"{serves} is in use again. {served} is kept.")
 
         self._switch(RollBackRequest(model_id), done, "the roll back")
 
@@ -550,7 +396,7 @@ class Training(QObject):
             self.is_switching = False
             done(result)
             self.models_switched.emit()
-            self.refresh()
+            self.recipe.refresh()
 
         def failed(outcome: Outcome) -> None:
             self.is_switching = False
@@ -565,31 +411,6 @@ class Training(QObject):
             self.record = self.record.decided(decision)
             self._keep_record()
         self.changed.emit()
-
-
-def title_with_version(row: Any) -> str:
-    """Name and version of a model as chips show them."""
-    return f"{row['title']} {row.get('version') or ''}".strip()
-
-
-def trainable(rows: Any) -> tuple[dict[str, Any], ...]:
-    """Models that corrections can improve: matting models, and restorers whose pairs can be made again."""
-    found = [
-        dict(row)
-        for row in rows
-        if row.get("serves") == "matting" or (row.get("serves") == "restoration" and row.get("degradation"))
-    ]
-    return tuple(sorted(found, key=lambda row: (row.get("serves") != "matting", str(row["title"]))))
-
-
-def _stamps(samples: tuple[Path, ...]) -> tuple[tuple[str, int], ...]:
-    stamps = []
-    for path in samples:
-        try:
-            stamps.append((str(path), path.stat().st_mtime_ns))
-        except OSError:  # between two writes
-            continue
-    return tuple(stamps)
 
 
 def _problem(outcome: Outcome, can_go_on: bool) -> Message:

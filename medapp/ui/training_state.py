@@ -11,7 +11,7 @@ from typing import Any
 
 from medapp.errors import TrainingError
 
-CURVES, SAMPLES, SCORECARD, STATE = "curves.jsonl", "samples", "scorecard.json", "state.pt"
+CURVES, SAMPLES, SCORECARD, PLAN = "curves.jsonl", "samples", "scorecard.json", "retraining.json"
 SCORECARD_FORMAT = 1
 JOB_KIND = "retrain"
 VERDICTS = ("better", "same", "worse")
@@ -46,8 +46,8 @@ class RunRecord:
 
     @property
     def is_there(self) -> bool:
-        """The run folder was not deleted."""
-        return self.folder.is_dir()
+        """There is a run folder, and it was not deleted."""
+        return bool(self.run) and self.folder.is_dir()
 
     @property
     def is_compared(self) -> bool:
@@ -78,6 +78,31 @@ class RunRecord:
                 except (KeyError, TypeError, ValueError):
                     return None
         return None
+
+
+def find_run(runs: Path, project_id: str, jobs: list[dict[str, Any]]) -> RunRecord | None:
+    """The newest run of a project, whoever started it, with what was decided about it; None when there is none.
+
+    Args:
+        runs: The folder of all run folders.
+        jobs: What the project remembers.
+    """
+    known = RunRecord.from_jobs(jobs)
+    found: dict[str, tuple[float, RunRecord]] = {}
+    for path in runs.glob(f"*/{PLAN}"):
+        try:
+            plan = json.loads(path.read_text(encoding="utf-8"))
+            if plan["project_id"] != project_id:
+                continue
+            model_id, minutes = str(plan["line"]), float(plan["minutes"])
+            record = RunRecord(str(path.parent), model_id, str(plan["model_id"]), minutes, str(plan["data_set"]))
+            found[record.run] = (path.stat().st_mtime, record)
+        except (OSError, ValueError, KeyError, TypeError):  # a run of another medapp, or one that is being written
+            continue
+    newest = max(found.values(), key=lambda entry: entry[0])[1] if found else None
+    if known is not None and known.is_there and (known.run not in found or newest is None or newest.run == known.run):
+        return known
+    return newest
 
 
 def with_record(jobs: list[dict[str, Any]], record: RunRecord) -> list[dict[str, Any]]:
@@ -185,7 +210,7 @@ class MetricRow:
 
     Attributes:
         change_percent: Of the challenger against the champion; None where the champion is zero.
-        interval: 95 % of the change over patients, in the unit of the metric; None when it could not be told.
+        interval: 95 % of the change over patients, in ``interval_unit``; None when it could not be told.
         verdict: ``better``, ``same`` or ``worse``.
     """
 
@@ -198,6 +223,7 @@ class MetricRow:
     challenger: float | None
     change_percent: float | None
     interval: tuple[float, float] | None
+    interval_unit: str
     cases: int
     verdict: str
 
@@ -283,7 +309,8 @@ def read_scorecard(path: Path) -> Scorecard:
 
 
 def _metric(row: Mapping[str, Any]) -> MetricRow:
-    interval = row.get("ci95")
+    of_percent = row.get("change_ci95_percent")
+    interval = of_percent or row.get("ci95")
     limits = tuple(_finite(value) for value in interval) if isinstance(interval, list | tuple) else ()
     return MetricRow(
         key=str(row["key"]),
@@ -295,6 +322,7 @@ def _metric(row: Mapping[str, Any]) -> MetricRow:
         challenger=_finite(row["challenger"]),
         change_percent=_finite(row.get("change_percent")),
         interval=(limits[0], limits[1]) if len(limits) == 2 and None not in limits else None,
+        interval_unit="%" if of_percent else str(row.get("unit") or ""),
         cases=int(row.get("cases") or 0),
         verdict=_verdict(row),
     )

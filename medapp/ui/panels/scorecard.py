@@ -21,6 +21,7 @@ from medapp.ui.widgets import button, column, label, row, wrapped
 
 _ROW = 40
 _CASE_ROW = 30
+_WIDEST_NAME = 170
 _SIGNS = {"better": ("check-circle", "ok"), "same": ("equals", "text_2"), "worse": ("warning-circle", "danger")}
 _EFFORTS = (
     ("before", "Before"),
@@ -63,9 +64,23 @@ def interval_text(metric: MetricRow) -> str:
     if metric.interval is None:
         return "too few patients to tell"
     largest = max(abs(value) for value in metric.interval)
-    digits = 0 if largest >= 100 else 1 if largest >= 10 else 2 if largest >= 1 else 3 if largest >= 0.1 else 4
+    digits = next((n for n, least in enumerate((100, 10, 1, 0.1)) if largest >= least), 4)
+    if metric.interval_unit == "%":
+        digits = min(digits, 1)
     low, high = (f"{value:+.{digits}f}".replace("-", "−") for value in metric.interval)
-    return f"{low} to {high} {metric.unit}".rstrip()
+    return f"{low} to {high} {_shown_unit(metric.interval_unit)}".rstrip()
+
+
+def title_lines(title: str, unit: str, better: str) -> str:
+    """A metric's name with the way that is better, in two lines where it is long."""
+    for word in (" against ", " of the ", ", "):
+        head, found, tail = title.partition(word)
+        if found:
+            title = f"{head}\n{found.strip(', ')} {tail}".replace("\n ", "\n")
+            break
+    head, found, tail = title.partition("\n")
+    scale = f" {unit}" if unit.startswith("/") else ""
+    return f"{head}{scale} {'↑' if better == 'higher' else '↓'}{found}{tail}"
 
 
 def effort_lines(scorecard: Scorecard) -> list[str]:
@@ -197,9 +212,9 @@ class ScorecardView(QWidget):
         table.setHorizontalHeaderLabels(names)
         table.setRowCount(len(scorecard.metric_titles))
         for line, (key, title) in enumerate(scorecard.metric_titles.items()):
-            better = next(metric.better for metric in scorecard.metrics if metric.key == key)
-            name = _item(f"{title} {'↓' if better == 'lower' else '↑'}")
-            name.setToolTip(f"{title}: {better} is better")
+            first = next(metric for metric in scorecard.metrics if metric.key == key)
+            name = _item(title_lines(title, first.unit, first.better))
+            name.setToolTip(f"{title}: {first.better} is better")
             table.setItem(line, 0, name)
             for place, group in enumerate(groups):
                 metric = scorecard.row(key, group)
@@ -208,7 +223,7 @@ class ScorecardView(QWidget):
                     table.setItem(line, 2 + 2 * place, _item("not measured"))
                     continue
                 cases = f"{metric.cases} {'case' if metric.cases == 1 else 'cases'}"
-                pair = _item(f"{pair_text(metric.champion, metric.challenger, metric.unit)}\n{cases}")
+                pair = _item(f"{pair_text(metric.champion, metric.challenger, _shown_unit(metric.unit))}\n{cases}")
                 table.setItem(line, 1 + 2 * place, pair)
                 verdict = _verdict_item(metric.verdict, metric.change_percent)
                 verdict.setText(f"{verdict.text()}\n{interval_text(metric)}")
@@ -218,6 +233,8 @@ class ScorecardView(QWidget):
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         for place in range(len(groups)):
             header.setSectionResizeMode(2 + 2 * place, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
+        table.setColumnWidth(0, min(_WIDEST_NAME, table.sizeHintForColumn(0) + 12))
         table.setFixedHeight(header.sizeHint().height() + _ROW * min(6, max(1, table.rowCount())) + 4)
 
     def _fill_cases(self) -> None:
@@ -226,7 +243,7 @@ class ScorecardView(QWidget):
             return
         wanted = self.metric_choice.currentData() or ""
         rows = [case for case in scorecard.cases if not wanted or case.metric == wanted]
-        units = {metric.key: metric.unit for metric in scorecard.metrics}
+        units = {metric.key: _shown_unit(metric.unit) for metric in scorecard.metrics}
         table.clear()
         table.setColumnCount(len(_CASE_COLUMNS))
         table.setHorizontalHeaderLabels(list(_CASE_COLUMNS))
@@ -286,6 +303,11 @@ def _verdict_item(verdict: str, change_percent: float | None) -> QTableWidgetIte
     elif verdict == "better":
         made.setForeground(QColor(theme.current().ok))
     return made
+
+
+def _shown_unit(unit: str) -> str:
+    """A scale such as ``/ 1000`` stands with the metric's name."""
+    return "" if unit.startswith("/") else unit
 
 
 def _sentence(text: str) -> str:

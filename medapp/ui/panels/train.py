@@ -30,7 +30,8 @@ from medapp.ui.panels.scorecard import ScorecardView
 from medapp.ui.panels.tasks import shown_time
 from medapp.ui.panels.toasts import Banner
 from medapp.ui.panels.train_samples import SampleStrip
-from medapp.ui.training import PHASES, Training, title_with_version
+from medapp.ui.training import PHASES, Training
+from medapp.ui.training_recipe import title_with_version
 from medapp.ui.widgets import EmptyState, button, column, field, label, line, refresh_style, row, wrapped
 
 _RECIPE_WIDTH = 288
@@ -68,11 +69,13 @@ class TrainPage(QWidget):
         whole.addWidget(self._build_recipe())
         whole.addWidget(self._build_right(), 1)
         training.changed.connect(self.refresh)
-        training.evidence_changed.connect(self._show_evidence)
+        training.watch.changed.connect(self._show_evidence)
         training.scorecard_ready.connect(self._show_scorecard)
-        training.logged.connect(lambda _line: self._show_log())
+        training.watch.logged.connect(lambda _line: self._show_log())
         for signal in (document.project_changed, document.settings_changed):
             signal.connect(self.refresh)
+        for signal in (document.project_changed, document.series_list_changed):
+            signal.connect(self._count_soon)
         document.settings_changed.connect(self._show_scorecard_again)
         self.refresh()
 
@@ -85,16 +88,16 @@ class TrainPage(QWidget):
             box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
             box.setMinimumContentsLength(12)
         self.data_set.setToolTip("Data set version — a new one is frozen at the start, or choose one that is there")
-        self.data_set.activated.connect(lambda _i: training.set_data_set(self.data_set.currentData() or ""))
+        self.data_set.activated.connect(lambda _i: training.recipe.set_data_set(self.data_set.currentData() or ""))
         self.base_model.setToolTip("Base model — training goes on from the version of it that is in use")
-        self.base_model.activated.connect(lambda _i: training.choose(self.base_model.currentData() or ""))
+        self.base_model.activated.connect(lambda _i: training.recipe.choose(self.base_model.currentData() or ""))
         self.minutes = QSpinBox()
         self.minutes.setRange(1, 24 * 60)
         self.minutes.setSuffix(" min")
         self.minutes.lineEdit().setTextMargins(theme.GRID, 0, 0, 0)  # in line with the boxes above
-        self.minutes.setValue(int(training.minutes))
+        self.minutes.setValue(int(training.recipe.minutes))
         self.minutes.setToolTip("Time budget — training ends after it; the comparison follows")
-        self.minutes.valueChanged.connect(training.set_minutes)
+        self.minutes.valueChanged.connect(training.recipe.set_minutes)
         self.survey = wrapped("", "")
         self.hold_out = wrapped()
         self.missing = wrapped("", "processed")
@@ -212,12 +215,16 @@ class TrainPage(QWidget):
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self._load_curves()
-        self._training.refresh()
+        self._training.recipe.refresh()
         self._show_evidence()
 
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
         self.samples.is_large = False
+
+    def _count_soon(self) -> None:
+        if self.isVisible():
+            self._training.recipe.refresh_soon()
 
     def _load_curves(self) -> None:
         """The plotting library takes half a second to load: not at the start, and not on the window's thread."""
@@ -239,7 +246,7 @@ class TrainPage(QWidget):
         """Show everything but curves, images and log."""
         training = self._training
         self._show_recipe()
-        self._show_survey(training.survey)
+        self._show_survey(training.recipe.survey)
         self._show_buttons()
         self._show_head()
         self._show_problem()
@@ -261,24 +268,26 @@ class TrainPage(QWidget):
 
     def _show_recipe(self) -> None:
         training = self._training
-        survey = training.survey
+        survey = training.recipe.survey
         _fill(
             self.base_model,
-            [(title_with_version(model), str(model["id"])) for model in training.models],
-            training.model_id,
+            [(title_with_version(model), str(model["id"])) for model in training.recipe.models],
+            training.recipe.model_id,
         )
         versions = [(version, version) for version in reversed(survey.versions)] if survey is not None else []
-        _fill(self.data_set, [(_FROM_NOW, ""), *versions], training.data_set)
-        if self.minutes.value() != int(training.minutes):
-            self.minutes.setValue(int(training.minutes))
+        _fill(self.data_set, [(_FROM_NOW, ""), *versions], training.recipe.data_set)
+        if self.minutes.value() != int(training.recipe.minutes):
+            self.minutes.setValue(int(training.recipe.minutes))
+        is_stopped = training.state in ("paused", "failed") and training.can_resume  # a run goes on with its own recipe
         is_open = self._document.project is not None and not training.is_busy and not self._document.is_read_only
+        is_open = is_open and not is_stopped
         for control in (self.data_set, self.base_model, self.minutes):
             control.setEnabled(is_open)
 
     def _show_survey(self, survey: TrainingSetResult | None) -> None:
         training = self._training
-        problem = training.survey_problem
-        self.survey.setText(survey_text(survey, training.is_counting, bool(training.models)))
+        problem = training.recipe.survey_problem
+        self.survey.setText(survey_text(survey, training.recipe.is_counting, bool(training.recipe.models)))
         self.survey.setVisible(self._document.project is not None)
         if survey is None and problem is not None:
             self.survey.setText(f"{problem.message} {problem.hint}".strip())
@@ -287,8 +296,8 @@ class TrainPage(QWidget):
         self.survey_notes.setText("\n".join(survey.notes) if survey is not None else "")
         for part in (self.hold_out, self.missing, self.survey_notes):
             part.setVisible(bool(part.text()))
-        adopted = training.adopted_id
-        self.in_use.setText(f"{training.title_of(adopted)} was adopted and is in use." if adopted else "")
+        adopted = training.recipe.adopted_id
+        self.in_use.setText(f"{training.recipe.title_of(adopted)} was adopted and is in use." if adopted else "")
         for part in (self._rule, self.in_use, self.roll_back):
             part.setVisible(bool(adopted))
         self.roll_back.setEnabled(not training.is_switching and not training.is_busy)
@@ -311,7 +320,7 @@ class TrainPage(QWidget):
         if record is None:
             return
         elsewhere = f" · in project {training.project_name}" if training.project_name else ""
-        self.title.setText(record.title + elsewhere)
+        self.title.setText(training.recipe.title_of(record.title) + elsewhere)
         text, fit = _STATES.get(training.state, ("", ""))
         self.state.setText(text)
         self.state.setVisible(bool(text))
@@ -349,20 +358,20 @@ class TrainPage(QWidget):
             "annotate": self.annotate_requested.emit,
             "library": self.library_requested.emit,
             "start": self._training.start,
-        }.get(self._empty_leads, self._training.refresh)()
+        }.get(self._empty_leads, self._training.recipe.refresh)()
 
     def _show_evidence(self) -> None:
         if not self.isVisible():
             return
         training = self._training
         if self.curves is not None:
-            self.curves.show_evidence(training.evidence)
-        self.samples.show_pictures(training.pictures)
+            self.curves.show_evidence(training.watch.evidence)
+        self.samples.show_pictures(training.watch.pictures)
         self._show_log()
         self._show_head()
 
     def _show_log(self) -> None:
-        text = "\n".join(self._training.log)
+        text = "\n".join(self._training.watch.log)
         if self.isVisible() and text != self.log.toPlainText():
             self.log.setPlainText(text)
             self.log.verticalScrollBar().setValue(self.log.verticalScrollBar().maximum())
@@ -408,7 +417,7 @@ def missing_text(survey: TrainingSetResult | None) -> str:
 
 def facts_text(training: Training) -> str:
     """Phase, iterations, time."""
-    evidence, record, job = training.evidence, training.record, training.job
+    evidence, record, job = training.watch.evidence, training.record, training.job
     parts = []
     if training.is_busy and training.phase and training.phase != "training":
         parts.append(PHASES[training.phase])
@@ -431,14 +440,14 @@ def empty_text(training: Training, has_project: bool) -> tuple[str, str, str]:
             "Open images…",
             "open",
         )
-    survey = training.survey
+    survey = training.recipe.survey
     if survey is None:
-        if training.is_counting or not training.models:
+        if training.recipe.is_counting or not training.recipe.models:
             return ("Looking at what this project has to learn from.", "", "")
         return ("What this project has to learn from could not be counted.", "Try again", "retry")
-    if not training.has_cases and survey.kind == "matting":
+    if not training.recipe.has_cases and survey.kind == "matting":
         return ("Mattes you accept become what the model learns from. None is there yet.", "Go to Annotate", "annotate")
-    if not training.has_cases:
+    if not training.recipe.has_cases:
         return (
             "Series you mark as reference become what the model learns from. None is marked yet: "
             "right-click a series in the library.",
