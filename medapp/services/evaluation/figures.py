@@ -37,7 +37,6 @@ METRICS: dict[str, Metric] = {
     "bias": Metric("Shift in flat regions", "", "zero", 2),
     "edge_width": Metric("Edge width against the reference", "", "zero", 3),
     "noise_power": Metric("Noise power against the input", "", "lower", 3),
-    "noise_frequency": Metric("Mean noise frequency against the input", "", "zero", 3),
     "sad": Metric("SAD", "/ 1000", "lower", 3),
     "mse": Metric("MSE", "", "lower", 4),
     "grad": Metric("Gradient error", "/ 1000", "lower", 3),

@@ -36,7 +36,8 @@ def measure_restoration(
         progress: Asked for Stop before every tile.
 
     Returns:
-        ``psnr_db, psnr_whole_db, ssim, rmse, bias, edge_width, noise_power, noise_frequency``; see ``METRICS``.
+        ``psnr_db, psnr_whole_db, ssim, rmse, bias, edge_width, noise_power, noise_frequency``; see ``METRICS``, and
+        ``measure_restored``.
 
     Raises:
         UnsuitableModelError: The slice is not of the kind that the restorer takes.
