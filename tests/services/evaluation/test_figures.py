@@ -6,6 +6,7 @@ import pytest
 from medapp.services.evaluation.calibration import by_decile, rank_correlation
 from medapp.services.evaluation.figures import mean_interval, paired_change_percent, paired_interval
 from medapp.services.evaluation.tables import Block, as_markdown, as_text
+from medapp.services.evaluation.tasks import table
 
 
 def test_the_interval_holds_the_mean_and_narrows_with_more_patients():
@@ -61,3 +62,16 @@ def test_columns_line_up_on_a_terminal_and_are_a_table_in_markdown():
     markdown = as_markdown([block], ["note"])
     assert "#### Title" in markdown
     assert "| long name | 10.0 |" in markdown
+
+
+def test_depth_results_become_a_row_each_also_where_nothing_was_measured():
+    where = {"kind": "rooms", "method": "linear fill"}
+    figures = {"mae": 12.5, "rmse": 30.0, "rel": 0.1, "delta_110": 0.8, "gain_percent": -4.0}
+    rows = [{**where, "pattern": "uniform", "points": 5, **figures}]
+    rows += [{**where, "pattern": "none", "points": 0, "is_finite": True}]
+    result = {"task": "depth-completion", "data_sha256": "ab", "n_frames": 3, "seeds": 1, "rows": rows}
+    text = table(result)
+    assert "12.50" in text
+    assert "+4.0" in text  # the error is 4 % above the better fill's
+    assert "finite" in text
+    assert table(result, is_markdown=True).count("| rooms |") == 2
