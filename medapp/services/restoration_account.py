@@ -136,7 +136,6 @@ class Account:
         before, after = (sum(pair[side] for pair in self.noise) for side in (0, 1))
         told: dict[str, Any] = {
             "mean_shift": round(self.shift_sum / max(self.voxels, 1), 4),
-            "noise_change_percent": round(100 * (after / before - 1), 1) if before > 0 else 0.0,
             "voxels_outside_range": self.outside,
             "seconds": round(time.perf_counter() - since, 2),
             "device": self.device,
@@ -146,7 +145,9 @@ class Account:
             "strength": self.strength,
         }
         grid = self.restorer.grid
-        if grid.factor > 1:
+        if grid.factor == 1:  # on a finer grid, what was added would count as noise
+            told["noise_change_percent"] = round(100 * (after / before - 1), 1) if before > 0 else 0.0
+        else:
             told["grid"] = {"factor": grid.factor, "keeps_centres": grid.keeps_centres}
         if self.spreads:
             median, high = (float(np.percentile(np.concatenate(self.spreads), share)) for share in (50, 99.5))

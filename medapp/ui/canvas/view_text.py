@@ -109,7 +109,7 @@ def _draw_letters(painter: QPainter, view: Viewport, plane: Plane, area: QRect) 
     texts.draw(painter, left, QPointF(area.left() + MARGIN, cy), px=14, is_bold=True)
     texts.draw(painter, right, QPointF(area.right() - MARGIN, cy), Qt.AlignmentFlag.AlignRight, px=14, is_bold=True)
     is_crowded = area.width() < 560
-    is_under_chip = is_crowded or view.content.mode in ("swipe", "difference")
+    is_under_chip = is_crowded or view.content.mode in ("swipe", "difference", "trust overlay")
     x = float(area.center().x())
     if view.content.mode == "swipe" and abs(x - view.divider_x) < 16:
         x = view.divider_x - 16.0
