@@ -22,6 +22,7 @@ COMMANDS = {
     "verify": "hash an exported folder again and compare it with its manifest",
     "evaluate": "measure a task on held-out patients against classical methods",
     "train": "train or go on training a network from a recipe",
+    "retrain": "retrain a model from a project's corrections; adopt it, or roll back",
     "matte": "propose masks, their disagreement and an alpha for one slice, by a matting model",
     "models": "list, show or import models",
     "regions": "divide slices into the regions that RAT attends within: a label map",
