@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from medapp import paths
 from medapp.errors import UsageError
+from medapp.networks.card import read_card
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress, ProgressEvent
 
@@ -30,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--slices", type=int, default=5, help="slices of each subject, evenly spaced")
     parser.add_argument("--quick", action="store_true", help="fewer conditions or cases, to try things")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = as torch chooses")
-    parser.add_argument("--update-card", action="store_true", help="write the figures into the card of --model")
+    parser.add_argument("--update-card", action="store_true", help="write the figures into the cards of --models-dir")
     parser.set_defaults(run=run)
 
 
@@ -45,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("There are no evaluation data at this place", "Set MEDAPP_SHARED, or use --data DIR")
     if arguments.slices < 1:
         raise UsageError("--slices must be at least 1", "The default is 5")
-    if arguments.update_card and not (arguments.model and arguments.models_dir):
-        raise UsageError("--update-card needs --model and --models-dir", "Say which card in which folder")
+    if arguments.update_card and not arguments.models_dir:
+        raise UsageError("--update-card needs --models-dir", "Say in which folder the cards are")
     if arguments.threads > 0:
         import torch
 
@@ -57,14 +60,20 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.task, library, data, Progress(_show), arguments.model, arguments.slices, arguments.quick
     )
     if arguments.update_card:
-        card = library.card(arguments.model)
-        kept = replace(card, figures={**card.figures, **tasks.card_figures(result, card.id)})
-        (shipped / f"{card.id}.json").write_text(kept.to_json(), encoding="utf-8")
+        for model_id in {row.get("name", row.get("method")) for row in result["rows"]}:
+            _update_card(shipped / f"{model_id}.json", tasks.card_figures(result, model_id))
     text = json.dumps(result, indent=2)
     if arguments.json and arguments.json != STANDARD_OUTPUT:
         _write(Path(arguments.json), text)
     print(text if arguments.json == STANDARD_OUTPUT else tasks.table(result, arguments.markdown))
     return 0
+
+
+def _update_card(path: Path, figures: Mapping[str, Any]) -> None:
+    """Put the figures beside the others of a card; methods without a card have none to keep."""
+    if path.is_file():
+        card = read_card(path)
+        path.write_text(replace(card, figures={**card.figures, **figures}).to_json(), encoding="utf-8")
 
 
 def _write(path: Path, text: str) -> None:

@@ -82,10 +82,12 @@ def test_the_figures_go_into_the_card_and_the_model_still_loads(data, models, ca
     arguments = ["evaluate", "--task", "ct-denoise", "--quick", "--data", str(data), "--update-card", "--json", "-"]
     with _own_log_handlers():
         assert main([*arguments, "--model", "toy"]) == 2  # which folder?
-        assert main([*arguments, "--model", "toy", "--models-dir", str(models)]) == 0
+        make_model(models, "other")
+        assert main([*arguments, "--models-dir", str(models)]) == 0
 
     printed = json.loads(capsys.readouterr().out)
     figures = ModelLibrary(models, models).load("toy", "cpu").card.figures["dose 0.25, hann filter, clean"]
+    assert set(figures["over"]) == {"other"}
     assert figures["psnr_db"] == next(row["psnr_db"] for row in printed["rows"] if row["kind"] == "model")
 
 
