@@ -6,7 +6,19 @@ import argparse
 import json
 from importlib import import_module
 
-_BENCHES = ("canvas", "open", "brush", "store", "regions", "matting", "restoration", "networks", "start", "window")
+_BENCHES = (
+    "canvas",
+    "open",
+    "brush",
+    "store",
+    "regions",
+    "matting",
+    "restoration",
+    "networks",
+    "start",
+    "window",
+    "degradations",
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -358,7 +358,7 @@ def _fitting(layer: NDArray, entry: StoredSlice) -> NDArray:
         TrainingError: They are not.
     """
     ending = layer.shape[-len(entry.shape) :]
-    if ending != entry.shape and layer.shape[-2:] != entry.shape[:2]:
+    if ending != entry.shape and entry.shape[:2] not in (layer.shape[-2:], layer.shape[1:3]):
         raise TrainingError("A layer made from a slice has another size than the slice", "Leave this data out")
     return layer
 

@@ -36,10 +36,13 @@ class Scanner:
     Attributes:
         views: Projections over half a turn.
         kernel: Reconstruction filter: ``ramp`` is sharp, ``hann`` (ramp with a Hann window) is a soft-tissue kernel.
+        cutoff_per_mm: Where the Hann window of ``hann`` reaches zero, in cycles per mm; None = at the highest frequency
+            of the detectors, whatever they measure. Real soft-tissue kernels end at 0.5 to 0.8 per mm.
     """
 
     views: int = 720
     kernel: Kernel = "hann"
+    cutoff_per_mm: float | None = None
 
 
 def pixel_seed(slice_hu: NDArray, tag: str = "") -> int:
@@ -78,7 +81,7 @@ def noise_fields(
             for dose in doses
         ]
     )
-    attenuation = back_project(readings, slice_hu.shape, spacing_mm, scanner.kernel)
+    attenuation = back_project(readings, slice_hu.shape, spacing_mm, scanner.kernel, scanner.cutoff_per_mm)
     return (attenuation * np.float32(1000.0 / WATER_PER_MM)).astype(np.float32)
 
 
@@ -117,11 +120,15 @@ def forward_project(slice_hu: NDArray, spacing_mm: float, views: int) -> NDArray
 
 
 def back_project(
-    readings: NDArray, shape: tuple[int, ...], spacing_mm: float, kernel: Kernel = "hann"
+    readings: NDArray,
+    shape: tuple[int, ...],
+    spacing_mm: float,
+    kernel: Kernel = "hann",
+    cutoff_per_mm: float | None = None,
 ) -> NDArray[np.float32]:
     """Filtered back-projection of ``(K, views, detectors)`` into ``(K, Y, X)`` float32, in 1/mm."""
     count, views, detectors = readings.shape
-    filtered = _filtered(torch.from_numpy(np.asarray(readings, dtype=np.float32)), spacing_mm, kernel)
+    filtered = _filtered(torch.from_numpy(np.asarray(readings, dtype=np.float32)), spacing_mm, kernel, cutoff_per_mm)
     fine = (detectors - 1) * FINER + 1
     filtered = functional.interpolate(filtered.flatten(0, 1)[:, None], size=fine, mode="linear", align_corners=True)
     filtered = filtered.view(count, views, fine)
@@ -137,7 +144,7 @@ def back_project(
     return (image.view(count, height, width) * (math.pi / views)).numpy()
 
 
-def _filtered(readings: Tensor, spacing_mm: float, kernel: Kernel) -> Tensor:
+def _filtered(readings: Tensor, spacing_mm: float, kernel: Kernel, cutoff_per_mm: float | None) -> Tensor:
     """Convolve with the band-limited ramp (Kak and Slaney, chapter 3), optionally under a Hann window."""
     detectors = readings.shape[-1]
     length = 2 ** math.ceil(math.log2(2 * detectors))
@@ -146,7 +153,10 @@ def _filtered(readings: Tensor, spacing_mm: float, kernel: Kernel) -> Tensor:
     taps[0] = 1.0 / (4.0 * spacing_mm**2)
     response = torch.fft.rfft(taps).real * spacing_mm
     if kernel == "hann":
-        response = response * (0.5 + 0.5 * torch.cos(torch.linspace(0.0, math.pi, len(response))))
+        highest = 0.5 / spacing_mm
+        share = highest / min(cutoff_per_mm or highest, highest)
+        phase = torch.linspace(0.0, math.pi * share, len(response)).clamp(max=math.pi)
+        response = response * (0.5 + 0.5 * torch.cos(phase))
     return torch.fft.irfft(torch.fft.rfft(readings, n=length) * response, n=length)[..., :detectors]
 
 

@@ -27,12 +27,14 @@ _HINT = "Compare it with docs/degradations.md"
 def degrade(parameters: Parameters, values: NDArray, spacing_mm: float, seed: int) -> NDArray[np.float32]:
     """A slice made worse; the same parameters, values and seed give the same result.
 
-    Ranges (``doses``, ``fractions``) are drawn from uniformly in their logarithm, ``kernels`` one at random.
+    Ranges (``doses``, ``fractions``, ``cutoffs_per_mm``) are drawn from uniformly in their logarithm, and one of
+    ``kernels`` at random.
 
     Args:
         parameters: ``kind`` and what it takes: ``ct-dose`` (``dose`` or ``doses``; ``kernel`` or ``kernels``;
-            ``views``), ``mr-kspace`` (``factor``, ``noise``), ``pet-counts`` (``fraction`` or ``fractions``;
-            ``psf_mm``, ``counts_per_suv_ml``), ``pathology-optics`` (``factor``, ``cutoff``, ``photons``).
+            ``cutoff_per_mm`` or ``cutoffs_per_mm`` of the Hann kernel; ``views``), ``mr-kspace`` (``factor``,
+            ``noise``), ``pet-counts`` (``fraction`` or ``fractions``; ``psf_mm``, ``counts_per_suv_ml``),
+            ``pathology-optics`` (``factor``, ``cutoff``, ``photons``).
         values: ``(Y, X)`` in HU, SUV or arbitrary units; ``(Y, X, 3)`` 0..255 for pathology.
         spacing_mm: Pixel size.
         seed: Of this realisation.
@@ -69,13 +71,9 @@ def check_parameters(parameters: Parameters) -> None:
 
 
 def _is_usable(key: str, value: Any) -> bool:
-    if key in ("doses", "fractions"):
-        return (
-            isinstance(value, list | tuple)
-            and len(value) == 2
-            and all(_is_number(v) for v in value)
-            and 0 < value[0] <= value[1] <= 1
-        )
+    if key in ("doses", "fractions", "cutoffs_per_mm"):
+        is_range = isinstance(value, list | tuple) and len(value) == 2 and all(_is_number(v) for v in value)
+        return is_range and 0 < value[0] <= value[1] <= (10 if key == "cutoffs_per_mm" else 1)
     if key in ("dose", "fraction"):
         return _is_number(value) and 0 < value <= 1
     if key == "kernels":
@@ -106,7 +104,10 @@ def _ct_dose(parameters: Parameters, values: NDArray, spacing_mm: float, seed: i
     dose = _drawn(parameters, "dose", "doses", random, 0.25)
     kernels = [parameters["kernel"]] if "kernel" in parameters else list(parameters.get("kernels", ["hann"]))
     kernel = kernels[int(random.integers(len(kernels)))]
-    scanner = ct.Scanner(views=int(parameters.get("views", 720)), kernel=kernel)
+    cutoff = None
+    if "cutoff_per_mm" in parameters or "cutoffs_per_mm" in parameters:
+        cutoff = _drawn(parameters, "cutoff_per_mm", "cutoffs_per_mm", random, 0.7)
+    scanner = ct.Scanner(views=int(parameters.get("views", 720)), kernel=kernel, cutoff_per_mm=cutoff)
     return ct.low_dose(values, spacing_mm, dose, scanner, tag=f"seed {seed}")
 
 
@@ -136,7 +137,7 @@ _KINDS: Mapping[str, Callable[[Parameters, NDArray, float, int], NDArray[np.floa
     "pathology-optics": _pathology,
 }
 _TAKES = {
-    "ct-dose": {"dose", "doses", "kernel", "kernels", "views"},
+    "ct-dose": {"dose", "doses", "kernel", "kernels", "views", "cutoff_per_mm", "cutoffs_per_mm"},
     "mr-kspace": {"factor", "noise"},
     "pet-counts": {"fraction", "fractions", "psf_mm", "counts_per_suv_ml"},
     "pathology-optics": {"factor", "cutoff", "photons"},

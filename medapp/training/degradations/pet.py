@@ -30,7 +30,7 @@ class PetScanner:
         angles: Projections over half a turn.
     """
 
-    counts_per_suv_ml: float = 300.0
+    counts_per_suv_ml: float = 570.0
     slice_mm: float = 3.27
     background: float = 0.5
     psf_mm: float = 6.0
