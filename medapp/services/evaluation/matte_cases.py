@@ -25,12 +25,12 @@ from medapp.scan.scan import Scan, Window
 _log = logging.getLogger(__name__)
 _Entry = TypeVar("_Entry")
 
-SOURCES = ("cut-out", "brain", "vessels", "skin", "tumour")
+SOURCES = ("cut-out", "white matter", "grey matter", "vessels", "skin", "tumour")
 PER_SOURCE = 24
 """At most so many cases of a source, evenly spaced."""
 HARD_LABEL_BLUR = 1 / 128
 """A hard label says nothing about its border: it is blurred by this share of the crop, one pixel of it as measured."""
-_TISSUES = (2, 3)  # grey and white matter
+_TISSUES = {3: "white matter", 2: "grey matter"}  # with one box for both: a model told a box cannot serve both
 _LEAST_AREA_PX = 40
 _CROP_OF_BOX = 1.5
 _RETINA_TILE_PX = 240
@@ -129,13 +129,13 @@ def _composite(data_dir: Path, path: str) -> MatteCase:
 def _posteriors(data_dir: Path, path: str) -> Iterator[MatteCase]:
     """Probability of a tissue in each pixel: genuinely soft. One brain only."""
     shown = read_all(data_dir / path)[0]
-    for tissue in _TISSUES:
+    for tissue, source in _TISSUES.items():
         soft = read_all(data_dir / path.replace("_pred", f"_prob{tissue}"))[0]
         for z in range(shown.shape[0]):
             alpha = np.clip(soft.slice_values(z), 0, 1).astype(np.float32)
-            name = f"tissue {tissue}, slice {z}"
+            name = f"{source}, slice {z}"
             values = shown.slice_values(z)
-            yield MatteCase("brain", name, "brain", values, Window(0.4, 0.8), alpha, spacing_mm=1.0, modality="MR")
+            yield MatteCase(source, name, "brain", values, Window(0.4, 0.8), alpha, spacing_mm=1.0, modality="MR")
 
 
 def _retina(data_dir: Path, path: str) -> Iterator[MatteCase]:
