@@ -281,7 +281,7 @@ class Restoring(QObject):
             if ticket == self._ticket and self.series_id == series_id and self.is_previewing:
                 had_trust = document.trust is not None
                 document.show_processed(processed, _under_way(model), {z}, trust)
-                if trust is not None and not had_trust:
+                if trust is not None and (not had_trust or document.compare_mode == "single"):
                     document.set_compare("trust overlay")
                 elif document.compare_mode == "single":
                     document.set_compare("swipe")

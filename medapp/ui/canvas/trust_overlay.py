@@ -16,7 +16,7 @@ from medapp.ui.canvas.furniture import TextPainter, nice_length, plain_number
 from medapp.ui.canvas.tints import premultiplied
 
 HUE = theme.LABEL_COLOURS[5]
-LEGEND = "spread of 8 answers; not a guarantee"
+LEGEND = ("spread of 8 answers;", "not a guarantee")
 _MOST = 0.85
 _LEAST = 0.04
 _BAR_WIDTH = 12
@@ -110,6 +110,5 @@ def draw_trust_bar(painter: QPainter, texts: TextPainter, area: QRect, bar: Trus
     unit = bar.unit or "a.u."
     for share, text in ((0.0, f"± {plain_number(bar.limit)} {unit}"), (0.5, plain_number(bar.limit / 2)), (1.0, "0")):
         texts.draw(painter, text, QPointF(place.left() - 4, place.top() + share * (height - 1) - 8), right)
-    room = area.width() - 16
-    legend = LEGEND if texts.elided(LEGEND, room) == LEGEND else LEGEND.partition(";")[0]
-    texts.draw(painter, legend, QPointF(place.right() + 1, place.bottom() + 8), right)
+    for line, words in enumerate(LEGEND):
+        texts.draw(painter, words, QPointF(place.right() + 1, place.bottom() + 8 + 15 * line), right)

@@ -48,7 +48,7 @@ class RestorePanel(QWidget):
         )
         self.keep_measured.clicked.connect(restoring.set_keeps_measured)
         self._result = wrapped()
-        self.trust = QCheckBox("Trust map, takes 8 times as long")
+        self.trust = QCheckBox("Trust map, 8 times as long")
         self.trust.setToolTip(
             "Trust map — restores every slice in 8 positions and shows where the answers differ, for previews and runs"
         )
