@@ -22,14 +22,15 @@ RECIPE = {
 }
 
 
-def make_data(folder, names=(("a", "train"), ("b", "train"), ("c", "val"))):
-    """Write one small clean CT slice a patient."""
+def make_data(folder, names=(("a", "train"), ("b", "train"), ("c", "val")), noise=0.0):
+    """Write one small CT slice a patient, clean unless noise (HU) is asked for."""
     (folder / "ct").mkdir(parents=True)
     rows = []
     for i, (name, kind) in enumerate(names):
         y, x = np.mgrid[:64, :72]
         values = np.where((y - 32) ** 2 + (x - 36) ** 2 < (24 + i) ** 2, 40.0, -1000.0)
         values[28:34, 30:40] += 80.0 + i
+        values += noise * np.random.default_rng(i).standard_normal(values.shape)
         image = nib.Nifti1Image(values.T[:, :, None].astype(np.int16), np.diag([-2.0, -2.0, 5.0, 1.0]))
         nib.save(image, folder / "ct" / f"{name}.nii.gz")
         rows.append([f"ct/{name}.nii.gz", "CT", kind, "phantom", "CC0", "a disc", "", ""])

@@ -153,7 +153,8 @@ class MattingTask:
             generator = torch.Generator().manual_seed(number)
             noise = torch.randn(1, _DRAWS, latent, generator=generator)
             shown = torch.from_numpy(image[None]).to(parameter.device)
-            made = network(shown, count=_DRAWS, noise=noise.to(parameter.device))
+            with torch.no_grad():
+                made = network(shown, count=_DRAWS, noise=noise.to(parameter.device))
             alphas.append(made.alpha[0, 0].float().cpu().numpy())
         pairs = list(zip(alphas, references[:, 0], strict=True))
         figures = {

@@ -17,7 +17,9 @@ from medapp.restoration.metrics import psnr_db
 from medapp.training.inputs import check_inputs, make_inputs
 from medapp.training.losses.focal_region import focal_region_loss
 from medapp.training.losses.pixel import log_error
+from medapp.training.patches import PatchSet
 from medapp.training.recipe import RestorationRecipe
+from medapp.training.references import References
 from medapp.training.tasks.starting import starting_network
 from medapp.training.tasks.task import DataFacts, Judgement, Sample, marked
 
@@ -128,9 +130,28 @@ class RestorationTask:
         padded = np.pad(degraded, margins, mode="reflect")[None, None]
         device = next(network.parameters()).device
         inputs = {k: v.to(device) for k, v in make_inputs(self._needed, padded, self._focus).items()}
-        made = network(to_network(torch.from_numpy(padded).to(device), self._recipe), **inputs)
+        with torch.no_grad():
+            made = network(to_network(torch.from_numpy(padded).to(device), self._recipe), **inputs)
         native = from_network(made.float(), self._recipe)[0, 0, :height, :width].cpu().numpy()
         return keep_measured(native, degraded, self._recipe.factor) if self._recipe.factor > 1 else native
+
+
+def facts_of(references: References, trained: References, patches: PatchSet) -> DataFacts:
+    """What a task is made of, for the run folder and the card.
+
+    Args:
+        references: All, with those that are held out.
+        trained: Those that are trained on.
+        patches: What was cut of all.
+    """
+    spacing = trained.spacing_range_mm
+    return DataFacts(
+        references.sha256,
+        tuple(entry.source for entry in references),
+        len(set(trained.patients) & set(patches.patients)),
+        trained.collections(),
+        (round(spacing[0], 3), round(spacing[1], 3)) if spacing else None,
+    )
 
 
 def to_network(values: Tensor, recipe: RestorationRecipe) -> Tensor:
