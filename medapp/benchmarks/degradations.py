@@ -14,6 +14,7 @@ from scipy import ndimage, stats
 
 from medapp import paths
 from medapp.benchmarks.noise_texture import Texture, flat_places, texture_of
+from medapp.benchmarks.real_noise import denoising_rows
 from medapp.progress import Progress
 from medapp.restoration.kspace import is_measured
 from medapp.restoration.metrics import soft_tissue
@@ -39,7 +40,7 @@ _KERNEL = re.compile(r"kernel (?:[\d ]+\.)*([A-Z]+\d*[a-z]?\d*)")
 def run(data: Path | None = None) -> list[dict[str, Any]]:
     """One row a comparison; needs the shared data."""
     data = data or paths.shared_data_dir()
-    return [*ct_rows(data), *pet_rows(data), *mr_rows(data), *matte_rows(data)]
+    return [*ct_rows(data), *denoising_rows(data), *pet_rows(data), *mr_rows(data), *matte_rows(data)]
 
 
 # -------------------------------------------------------------------------------------------------------------- CT

@@ -81,7 +81,7 @@ def texture_of(pieces: Sequence[NDArray]) -> Texture:
         before, after = along[below[0] - 1], along[below[0]]
         place = below[0] - 1 + float((before - 0.5) / max(before - after, 1e-9))
     return Texture(
-        sigma=float(np.median([residue.std() for residue in residues])) * np.sqrt(side**2 / (side**2 - 6)),
+        sigma=float(np.median([residue.std() for residue in residues]) * np.sqrt(side**2 / (side**2 - 6))),
         spectrum=spectrum / spectrum.sum(),
         mean_frequency=float((radius * power)[inside].sum() / power[inside].sum()),
         grain_px=place,

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from medapp.benchmarks.degradations import ct_rows, matte_rows, mr_rows
 from medapp.benchmarks.noise_texture import flat_places, texture_of
+from medapp.benchmarks.real_noise import denoising_rows
 from medapp.restoration.kspace import zero_filled
 from medapp.training.degradations.ct import Scanner, noise_fields
 from tests.training.places import picture, save_manifest, save_nifti
@@ -80,3 +81,19 @@ def test_an_interpolated_mr_scan_is_told_from_a_full_one(tmp_path):
 
 def test_without_observers_there_is_nothing_to_compare(tmp_path):
     assert list(matte_rows(tmp_path)) == []
+
+
+def test_noise_left_by_a_filter_is_told_for_real_and_simulated_noise(tmp_path, monkeypatch):
+    y, x = np.mgrid[:128, :128] - 63.5
+    disc = np.where(y**2 + x**2 < 54**2, 40.0, -1000.0)
+    random = np.random.default_rng(0)
+    slices = [disc + ndimage.gaussian_filter(random.standard_normal(disc.shape), 0.6) * 40 for _ in range(8)]
+    save_nifti(tmp_path / "ct/sts/p_ct.nii.gz", slices)
+    save_manifest(tmp_path, [("ct/sts/p_ct.nii.gz", "CT", "train", "low-dose CT with real noise")])
+    monkeypatch.setattr("medapp.paths.shipped_models_dir", lambda: tmp_path / "none")
+
+    (row,) = denoising_rows(tmp_path)
+    assert row["compared"] == "noise left by non-local means"
+    assert row["real_sigma_hu"][0] == pytest.approx(row["simulated_sigma_hu"][0], rel=0.1)
+    assert 0 < row["real_left"] < 0.8
+    assert 0 < row["simulated_left"] < 0.8
