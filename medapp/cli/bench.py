@@ -18,7 +18,9 @@ _BENCHES = (
     "start",
     "window",
     "degradations",
+    "retraining",
 )
+_MODULES = {"retraining": "retraining_study"}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,7 +33,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one bench and print its rows, a JSON line each."""
-    module = import_module(f"medapp.benchmarks.{arguments.name.replace('-', '_')}")
+    module = import_module(f"medapp.benchmarks.{_MODULES.get(arguments.name, arguments.name).replace('-', '_')}")
+    rows = []
     for row in module.run(quick=True) if arguments.name == "networks" and arguments.quick else module.run():
+        rows.append(row)
         print(json.dumps(row), flush=True)
+    if hasattr(module, "table"):
+        print(module.table(rows))
     return 0
