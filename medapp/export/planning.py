@@ -201,7 +201,8 @@ def _plan_item(
         wanted.add("png")
     mattes = tuple(matte for matte in item.annotation if matte.annotated_slices())
     if item.annotation.shape_zyx != scan.shape[:3]:
-        problems.append(f"{name}: its mattes lie on another grid and are left out.")
+        if mattes:
+            problems.append(f"{name}: its mattes lie on another grid and are left out.")
         mattes = ()
     elif len(mattes) < len(item.annotation):
         count = len(item.annotation) - len(mattes)

@@ -7,10 +7,13 @@ from medapp import paths
 from medapp.jobs.worker import run
 from medapp.networks.card import MR_SUPER_RESOLUTION, Intake
 from medapp.progress import Progress
-from medapp.requests import Done, ExportRequest, Refused, RestoreRequest, Stopped
+from medapp.requests import Done, ExportRequest, ImportRequest, Refused, RestoreRequest, Stopped
 from medapp.restoration.kspace import onto_finer_grid, zero_filled
 from medapp.scan.finer import FinerGrid
 from medapp.scan.geometry import Geometry
+from medapp.scan.phantom_files import write_series
+from medapp.scan.phantoms import brain_mr
+from medapp.scan.reading import read_scan
 from medapp.scan.scan import Scan
 from medapp.services.workspace import Workspace
 from medapp.store.project import Project
@@ -116,11 +119,26 @@ def test_a_network_that_enlarges_restores_within_finer_regions(workspace, opened
     assert "keeps_measured" not in done.result.report
 
 
-def test_a_finer_series_is_exported_with_its_own_geometry(workspace, opened, tmp_path):
-    done = _ask(workspace, opened, _finer_toy()).result
-    request = ExportRequest(opened[0], (done.series_id,), str(tmp_path / "out"), dry_run=True)
+def test_a_finer_series_is_exported_with_its_own_geometry(workspace, tmp_path):
+    path = tmp_path / "p.medapp"
+    Project.create(path).close()
+    write_series(tmp_path / "mr", brain_mr((3, 28, 32), (5.0, 8.0, 7.0)), "P1")
+    series = run(ImportRequest(str(path), (str(tmp_path / "mr"),)), workspace, Progress()).result.series_ids[0]
+    done = _ask(workspace, (str(path), series), _finer_toy(), trust=True).result
+    made = workspace.project(str(path)).scan(done.series_id)
+
+    out = tmp_path / "out"
+    request = ExportRequest(str(path), (done.series_id, done.trust_series_id), str(out), formats=("derived",))
     outcome = run(request, workspace, Progress())
     assert isinstance(outcome, Done), outcome
+    (folder,) = out.rglob("derived")  # of the restoration only
+    again = read_scan(folder)
+    assert again.shape == made.shape
+    assert again.geometry.is_close(made.geometry)
+    spread = float(np.ptp(made.stored))
+    np.testing.assert_allclose(again.values(), made.values(), atol=spread / 65000)
+    assert any("no image of the patient" in problem for problem in outcome.result.problems)
+    assert not any("another grid" in problem for problem in outcome.result.problems)
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.0])
