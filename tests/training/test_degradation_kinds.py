@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medapp.errors import TrainingError
-from medapp.training.degradations import BY_TASK, check_parameters, degrade
+from medapp.training.degradations import degrade
 from medapp.training.degradations.mr import low_resolution
 from medapp.training.degradations.pathology import blurred, enlarged, low_magnification, to_light, to_stored
 from medapp.training.degradations.pet import PetScanner, count_noise, low_counts
@@ -45,11 +45,6 @@ def test_the_same_seed_gives_the_same_slice_and_another_one_another(parameters):
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert 0 < np.abs(first - values).mean() < np.abs(values).max()
-
-
-@pytest.mark.parametrize("parameters", BY_TASK.values(), ids=BY_TASK)
-def test_what_tasks_degrade_by_can_be_used(parameters):
-    check_parameters(parameters)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from medapp.progress import Progress
 from medapp.restoration.classical import FilterRestorer, evaluation_filter
 from medapp.restoration.interpolation import resolvers
 from medapp.restoration.kspace import zero_filled
-from medapp.training.degradations import Kernel, Scanner, low_dose
+from medapp.training.degradations.ct import Kernel, Scanner, low_dose
 
 CT_DENOISE = "ct-denoise"
 MODALITIES = {CT_DENOISE: "CT", MR_SUPER_RESOLUTION: "MR"}

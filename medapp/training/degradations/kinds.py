@@ -14,13 +14,6 @@ from medapp.training.degradations import ct, mr, pathology, pet
 Parameters = Mapping[str, Any]
 """Plain data: ``kind`` and what that kind takes."""
 
-BY_TASK: Mapping[str, Parameters] = {
-    "ct-denoise": {"kind": "ct-dose", "doses": [0.05, 1.0], "kernels": ["hann", "ramp"], "views": 720},
-    "mr-super-resolution": {"kind": "mr-kspace", "factor": 4, "noise": 0.0},
-    "pet-denoise": {"kind": "pet-counts", "fractions": [0.05, 0.5], "psf_mm": 6.0},
-    "pathology-super-resolution": {"kind": "pathology-optics", "factor": 4, "cutoff": 1.0, "photons": 0.0},
-}
-"""What each task degrades by unless a recipe or card says otherwise."""
 _HINT = "Compare it with docs/degradations.md"
 
 
