@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -276,11 +276,11 @@ class Restoring(QObject):
                 self._note_routing(result.report, f"Slice {z + 1}")
                 self._background.run(lambda: _read_preview(result, original, z), show, self._messages.tell_error)
 
-        def show(made: tuple[Scan, Scan | None]) -> None:
-            processed, trust = made
+        def show(made: tuple[Scan, Scan | None, FinerGrid]) -> None:
+            processed, trust, grid = made
             if ticket == self._ticket and self.series_id == series_id and self.is_previewing:
                 had_trust = document.trust is not None
-                document.show_processed(processed, _under_way(model), {z}, trust)
+                document.show_processed(processed, _under_way(model, grid), {z}, trust)
                 if trust is not None and (not had_trust or document.compare_mode == "single"):
                     document.set_compare("trust overlay")
                 elif document.compare_mode == "single":
@@ -389,7 +389,7 @@ class _Follower:
         if self._processed is None or document.annotated_series_id != self._series_id:
             return
         if document.processed is not self._processed:
-            document.show_processed(self._processed, _under_way(self._model), self._slices)
+            document.show_processed(self._processed, _under_way(self._model, self._grid), self._slices)
             if document.compare_mode == "single" and not document.is_derived:
                 document.set_compare("swipe")
         document.note_slice(self._path, z)
@@ -401,7 +401,7 @@ class _Follower:
         self._processed = self._grid.scan(self._original, scan.stored, scan.slope, scan.intercept)
 
 
-def _under_way(model: dict[str, Any] | None) -> Any:
+def _under_way(model: dict[str, Any] | None, grid: FinerGrid) -> Any:
     """Stands in for the row of a derived series that is not there yet; gives the chip its words."""
     model = model or {}
     kind = str(model.get("kind") or ("filtered" if str(model.get("id", "")).startswith("filter") else "restored"))
@@ -409,7 +409,7 @@ def _under_way(model: dict[str, Any] | None) -> Any:
         series_id="",
         kind=kind,
         title=str(model.get("title", "")),
-        provenance={"model": model.get("title", ""), "version": model.get("version", "")},
+        provenance={"model": model.get("title", ""), "version": model.get("version", ""), "grid": asdict(grid)},
         source_id="",
     )
 
@@ -422,17 +422,18 @@ def _map_float(path: str, original: Scan) -> Scan | None:
     return FinerGrid().scan(original, stored)
 
 
-def _read_preview(result: RestoreResult, original: Scan, z: int) -> tuple[Scan, Scan | None]:
+def _read_preview(result: RestoreResult, original: Scan, z: int) -> tuple[Scan, Scan | None, FinerGrid]:
     """The slice as a series in which only it is there, and its trust map likewise."""
     told = result.report.get("grid") or {}
     grid = FinerGrid(int(told.get("factor", 1)), bool(told.get("keeps_centres", True)))
     processed = grid.scan(original, _only_slice(result.preview_path, grid.shape(original.shape), z))
     if not result.trust_path:
-        return processed, None
+        return processed, None, grid
     high = float((result.report.get("trust") or {}).get("high", 0.0))
     window = Window(high / 2, high) if high > 0 else Window(0.5, 1.0)
     stored = _only_slice(result.trust_path, processed.shape[:3], z)
-    return processed, replace(processed, stored=stored, windows=(window,), is_inverted=False, padding=None)
+    trust = replace(processed, stored=stored, windows=(window,), is_inverted=False, padding=None)
+    return processed, trust, grid
 
 
 def _only_slice(preview_path: str, shape: tuple[int, ...], z: int) -> NDArray:

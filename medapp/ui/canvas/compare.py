@@ -30,15 +30,22 @@ class Alignment:
     to_frame: QTransform
 
 
-def align(frame: Scan, frame_plane: Plane, frame_index: int, other: Scan) -> Alignment:
-    """Find the nearest slice of ``other`` and lay it over the frame; both are taken to have parallel axes."""
+def align(frame: Scan, frame_plane: Plane, frame_index: int, other: Scan, keeps_centres: bool = False) -> Alignment:
+    """Find the nearest slice of ``other`` and lay it over the frame; both are taken to have parallel axes.
+
+    Args:
+        keeps_centres: Of scans without a place in the patient: their first pixels have the same centre, else the same
+            corner.
+    """
     if other is frame:
         return Alignment(frame_plane, frame_index, QTransform())
     plane = Plane.of(other, frame_plane.axis)
     if frame.geometry is None or other.geometry is None:
         share = plane.count / frame_plane.count
-        scale = QTransform.fromScale(frame_plane.width / plane.width, frame_plane.height / plane.height)
-        return Alignment(plane, min(int((frame_index + 0.5) * share), plane.count - 1), scale)
+        su, sv = frame_plane.width / plane.width, frame_plane.height / plane.height
+        du, dv = ((1 - su) / 2, (1 - sv) / 2) if keeps_centres else (0.0, 0.0)
+        index = min(int((frame_index + 0.5) * share), plane.count - 1)
+        return Alignment(plane, index, QTransform(su, 0, 0, sv, du, dv))
     middle = frame_plane.to_index(frame_plane.width / 2, frame_plane.height / 2, frame_index)
     at = other.geometry.to_index(frame.geometry.to_mm(np.array(middle)))
     index = int(np.rint(at[plane.axis]))

@@ -112,7 +112,10 @@ class Content:
         if here != self._here:
             self._here, self._alignments = here, {}
         if id(scan) not in self._alignments:
-            self._alignments[id(scan)] = (scan, align(frame, plane, self.index, scan))
+            info = self.document.series if self.document.is_derived else self.document.processed_info
+            grid = (getattr(info, "provenance", None) or {}).get("grid") or {}
+            keeps_centres = bool(grid.get("keeps_centres", False))
+            self._alignments[id(scan)] = (scan, align(frame, plane, self.index, scan, keeps_centres))
         return self._alignments[id(scan)][1]
 
     @property

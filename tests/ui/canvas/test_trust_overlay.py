@@ -96,10 +96,12 @@ def test_the_overlay_ends_with_its_trust_map(trusted):
 
 
 @pytest.mark.parametrize("mode", ["side by side", "swipe"])
-def test_a_finer_series_lies_over_its_source_in_millimetres(document, grid, mode):
-    scan = make_scan()
+@pytest.mark.parametrize("changes", [{}, {"geometry": None, "kind": "stack", "pixel_spacing_mm": (1.0, 1.0)}])
+def test_a_finer_series_lies_over_its_source_whether_its_place_is_known_or_not(document, grid, mode, changes):
+    scan = make_scan(**changes)
     finer = restored(scan, 4)
     open_scan(document, scan, finer)
+    document.processed_info.provenance["grid"] = {"factor": 4, "keeps_centres": True}
     document.set_compare(mode)
     paint(grid)
     view = grid.views[0]
