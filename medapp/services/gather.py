@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +14,15 @@ from medapp.annotation.annotation import Annotation
 from medapp.annotation.matte import Matte
 from medapp.errors import TrainingError, UnsuitableModelError
 from medapp.networks.card import Card
-from medapp.networks.library import LINE
 from medapp.progress import Progress
 from medapp.requests import TrainingSetRequest, TrainingSetResult
+from medapp.services.effort import effort_of
 from medapp.services.workspace import Workspace
 from medapp.store.data_sets import DataSetKind, DataSetVersion, Role
-from medapp.store.effort import MatteEffort, means
 from medapp.store.project import DataSetCase, Project
 from medapp.store.series import SeriesInfo
 from medapp.training.label_maps import looks_like_labels
+from medapp.training.references import image_hash
 
 RECOMMENDED: Mapping[DataSetKind, tuple[int, int]] = {"matting": (20, 5), "restoration": (10, 3)}
 """Cases and patients from which a retraining usually gains."""
@@ -118,6 +117,7 @@ def freeze(project: Project, kind: DataSetKind, card: Card, progress: Progress) 
         Cancelled: The user stopped it; nothing was frozen.
     """
     found = dealt(find_cases(project, kind, card, progress, is_frozen=True), project.training_roles(kind))
+    found = without_copies(project, found, progress)
     check_enough(kind, found)
     return project.add_data_set(kind, found.cases), found
 
@@ -362,6 +362,25 @@ def dealt(found: Found, known: Mapping[str, Role]) -> Found:
     return Found(tuple(kept), notes)
 
 
+def without_copies(project: Project, found: Found, progress: Progress) -> Found:
+    """Without training cases whose slice also judges under another patient: turned or flipped ones too.
+
+    Raises:
+        Cancelled: The user stopped it.
+    """
+    hashes = {}
+    for case in found.cases:
+        progress.check()
+        key = (case.series_id, case.slice_index)
+        if key not in hashes:
+            hashes[key] = image_hash(project.scan(case.series_id).slice_values(case.slice_index))
+    judged = {hashes[case.series_id, case.slice_index] for case in found.of("hold-out")} - {""}
+    kept = tuple(c for c in found.cases if c.role == "hold-out" or hashes[c.series_id, c.slice_index] not in judged)
+    copies = len(found.cases) - len(kept)
+    notes = (f"{copies} cases are copies of cases that judge and were left out.",) if copies else ()
+    return Found(kept, (*found.notes, *notes))
+
+
 def _deal_new(groups: Mapping[str, Sequence[DataSetCase]], roles: dict[str, Role]) -> None:
     total = sum(len(cases) for cases in groups.values())
     new = sorted((group for group in groups if group not in roles), key=lambda g: hashlib.sha256(g.encode()).digest())
@@ -375,33 +394,3 @@ def _deal_new(groups: Mapping[str, Sequence[DataSetCase]], roles: dict[str, Role
         roles.update(dict.fromkeys(new, "training"))
     elif new and not held:  # all are too large: the smallest judges
         roles[min(new, key=lambda group: len(groups[group]))] = "hold-out"
-
-
-# -------------------------------------------------------------------------------------------------------------- effort
-
-
-def effort_of(project: Project, cases: Iterable[DataSetCase], card: Card) -> dict[str, Any]:
-    """What accepted mattes took, by how they came to be, before and after the model in use was adopted.
-
-    Returns:
-        ``before``, ``after`` (its proposals were accepted), ``with_alpha``, ``with_masks``, ``by_hand``, and the two
-        ways before and after; each ``mattes``, ``strokes_per_matte``, ``seconds_per_matte``.
-    """
-    known = project.efforts()
-    wanted = {(case.series_id, matte_id, case.slice_index) for case in cases for matte_id in case.matte_ids}
-    rows = [effort for key, effort in known.items() if key in wanted]
-    is_adopted = LINE in card.training
-
-    def is_after(effort: MatteEffort) -> bool:
-        return is_adopted and card.title in effort.models
-
-    parts: dict[str, list[MatteEffort]] = {
-        "before": [row for row in rows if not is_after(row)],
-        "after": [row for row in rows if is_after(row)],
-        "by_hand": [row for row in rows if row.way == "hand"],
-    }
-    for way, name in (("alpha", "with_alpha"), ("masks", "with_masks")):
-        parts[name] = [row for row in rows if row.way == way]
-        parts[f"{name}_before"] = [row for row in parts[name] if not is_after(row)]
-        parts[f"{name}_after"] = [row for row in parts[name] if is_after(row)]
-    return {name: dict(means(part)) for name, part in parts.items()}

@@ -22,8 +22,9 @@ from medapp.networks.library import LINE, LoadedModel, ModelLibrary
 from medapp.progress import Progress
 from medapp.requests import RetrainRequest, RetrainResult
 from medapp.services.adoption import CHALLENGER
+from medapp.services.effort import effort_of
 from medapp.services.fine_tuning import FineTuning, best_share, blended, challenger_card
-from medapp.services.gather import effort_of, freeze, kind_of, shortage
+from medapp.services.gather import freeze, kind_of, shortage
 from medapp.services.scorecard import FILE, Compared, scorecard, write_scorecard
 from medapp.services.workspace import Workspace
 from medapp.store.data_sets import DataSetKind, DataSetVersion

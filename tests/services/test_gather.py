@@ -1,5 +1,8 @@
 """What of a project counts for retraining, who trains and who judges."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -142,3 +145,20 @@ def test_a_model_that_cannot_be_retrained_is_refused(project):
     assert ModelLibrary(paths.shipped_models_dir(), paths.user_models_dir()).card(card.id).degradation == {}
     with pytest.raises(UnsuitableModelError, match="cannot be retrained"):
         survey(TrainingSetRequest(str(project.path), card.id), Workspace(), Progress())
+
+
+def test_copies_of_a_slice_that_judges_do_not_train(project, card):
+    for seed in range(4):
+        add_case(project, seed, f"P-{seed}")
+    version, _ = freeze(project, "matting", card, Progress())
+    judge = version.of("hold-out")[0]
+    seed = int(project.series_info(judge.series_id).title.split()[1])
+    copy = add_case(project, seed, "P-copy")
+    second, found = freeze(project, "matting", card, Progress())
+    assert copy not in {case.series_id for case in second.of("training")}
+    assert any("copies" in note for note in found.notes) or copy in {c.series_id for c in second.of("hold-out")}
+
+
+def test_counting_and_rolling_back_load_no_torch():
+    code = "import sys, medapp.services.gather, medapp.services.adoption; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
