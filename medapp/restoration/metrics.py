@@ -16,6 +16,9 @@ PERCENTILES = (0.5, 99.5)
 """Of a reference slice; limits of images without a unit."""
 TISSUE_SHARE = 0.1
 """Of the limits: what lies above belongs to the body where the unit says nothing."""
+BORDER_PX = 12
+"""Off the border of a slice: where a slice cuts through the body, cropping its k-space rings along the cut, which goes
+on at the opposite side; no scanner makes that, since its field of view ends in air."""
 _FLAT_SHARE_PER_PX = 0.02
 _LEAST_FLAT_PX = 500
 _PATCH_PX = 24
@@ -41,6 +44,13 @@ class Judging:
     edge_range: tuple[float, float]
     unit: str
     per_native: float = 1.0
+
+    @property
+    def inner(self) -> NDArray[np.bool_]:
+        """``(Y, X)`` bool: the body off the border of the slice; the body itself in slices too small for that."""
+        inner = np.zeros_like(self.body)
+        inner[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = self.body[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]
+        return inner if inner.any() else self.body
 
 
 def judging_of(reference: NDArray, modality: str | None) -> Judging:

@@ -95,3 +95,13 @@ def test_images_without_a_unit_are_judged_in_percent_of_their_own_range():
     assert not judging.body[5, 5]
     assert judging.flat.sum() < judging.body.sum()
     assert metrics.judging_of(_torso(), "CT").limits == metrics.CT_DISPLAY_WINDOW
+
+
+def test_off_the_border_is_the_body_without_its_cut():
+    reference = np.pad(np.full((60, 80), 500.0), ((20, 0), (0, 0)))  # the body goes on below and beside the slice
+    judging = metrics.judging_of(reference, "MR")
+    assert judging.body[79, 40]
+    assert not judging.inner[79, 40]
+    assert judging.inner[40, 40]
+    small = metrics.judging_of(np.pad(np.full((10, 20), 500.0), 3), "MR")
+    assert small.inner.any()

@@ -36,8 +36,8 @@ def measure_restoration(
         progress: Asked for Stop before every tile.
 
     Returns:
-        ``psnr_db, psnr_whole_db, ssim, rmse, bias, edge_width, noise_power, noise_frequency``; see ``METRICS``, and
-        ``measure_restored``.
+        ``psnr_db, psnr_inner_db, psnr_whole_db, ssim, rmse, bias, edge_width, noise_power, noise_frequency``; see
+        ``METRICS``, and ``measure_restored``.
 
     Raises:
         UnsuitableModelError: The slice is not of the kind that the restorer takes.
@@ -60,6 +60,7 @@ def measure_restored(restored: NDArray, degraded: NDArray, reference: NDArray, j
     own_width = metrics.edge_width_px(reference, reference, judging.edge_range)
     return {
         "psnr_db": metrics.psnr_db(restored, reference, limits, judging.body),
+        "psnr_inner_db": metrics.psnr_db(restored, reference, limits, judging.inner),
         "psnr_whole_db": metrics.psnr_db(restored, reference, limits),
         "ssim": metrics.ssim(restored, reference, limits, judging.body),
         "rmse": per_native * metrics.rmse(restored, reference, limits, judging.body),

@@ -20,7 +20,7 @@ from medapp.restoration.metrics import Judging, judging_of
 from medapp.restoration.restorer import NetworkRestorer
 from medapp.services.evaluation.calibration import calibration_of
 from medapp.services.evaluation.conditions import CT_DENOISE, MODALITIES, Condition, conditions_of
-from medapp.services.evaluation.figures import METRICS, by_group, group_mean, mean_interval, paired_interval, rounded
+from medapp.services.evaluation.figures import by_group, group_mean, mean_interval, paired_interval, rounded
 from medapp.services.evaluation.measuring import maps_for, measure_restored
 from medapp.services.evaluation.subjects import CLEAN, Subject, held_out_subjects
 
@@ -32,7 +32,7 @@ FREE = ", k-space free"
 REFERENCE = "reference"
 """The originals themselves: how much noise they have."""
 _QUICK_SLICES = 2
-_SHOWN = tuple(key for key in METRICS if key in ("psnr_db", "psnr_whole_db", "ssim", "rmse", "bias", "edge_width"))
+_SHOWN = ("psnr_db", "psnr_inner_db", "psnr_whole_db", "ssim", "rmse", "bias", "edge_width")
 _NOISE = ("noise_power", "noise_frequency")
 
 
@@ -73,9 +73,9 @@ def evaluate(
         subjects and method: ``{condition, group, name, kind, n_subjects, n_slices, psnr_db, ci95, psnr_by_patient,
         ssim, rmse, bias, bias_worst, edge_width, noise_power, noise_frequency, ...}``: means over slices, then
         patients, PSNR inside the body; ``ci95`` is the interval of the mean PSNR. Models have ``gain_db`` and
-        ``gain_ci95`` over ``best_classical``, and ``over``: their gain over each other model, with its interval.
-        ``kind`` is ``input``, ``classical``, ``model``, ``variant`` (a model without the measured k-space put back) or
-        ``reference`` (of which only the noise is told).
+        ``gain_ci95`` over ``best_classical``, the same ``_inner``, off the border of the slice, and ``over``: their
+        gain over each other model, with its interval. ``kind`` is ``input``, ``classical``, ``model``, ``variant`` (a
+        model without the measured k-space put back) or ``reference`` (of which only the noise is told).
 
     Raises:
         UsageError: The task is not known, there is no such model, or nothing there is such a scan.
@@ -122,7 +122,8 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     """What a card says about a model's results: each condition and group in a few numbers."""
     figures: dict[str, Any] = {"data_sha256": result["data_sha256"], "unit": result["unit"]}
     kept = ("psnr_db", "ci95", "psnr_whole_db", "ssim", "rmse", "bias", "edge_width", "noise_power")
-    kept = (*kept, "gain_db", "gain_ci95", "best_classical", "over", "n_subjects")
+    kept = (*kept, "gain_db", "gain_ci95", "best_classical", "psnr_inner_db", "gain_inner_db", "gain_inner_ci95")
+    kept = (*kept, "over", "n_subjects")
     for row in result["rows"]:
         if row["kind"] != "model" or row["name"] != model_id:
             continue
@@ -217,17 +218,19 @@ def _by_patient(values: Sequence[float], patients: Sequence[str]) -> list[list[f
 
 def _add_gains(rows: list[dict[str, Any]], found: Mapping[str, Measured], patients: Sequence[str]) -> None:
     """How far each model is above the best classical method, the input among them, and above the other models."""
-    rivals = [row for row in rows if row["kind"] in ("classical", "input")]
-    best = max(rivals, key=lambda row: float(row["psnr_db"]))["name"]
+    rivals = [row["name"] for row in rows if row["kind"] in ("classical", "input")]
     models = [row["name"] for row in rows if row["kind"] == "model"]
+    for key, ending in (("psnr_db", ""), ("psnr_inner_db", "_inner")):
+        best = max(rivals, key=lambda name: group_mean(found[name].of(key), patients))
+        for row in rows:
+            if row["kind"] in ("model", "variant"):
+                gain, *interval = paired_interval(found[row["name"]].of(key), found[best].of(key), patients)
+                row |= {f"best_classical{ending}": best, f"gain{ending}_db": rounded(gain, 3)}
+                row[f"gain{ending}_ci95"] = [rounded(value, 3) for value in interval]
     for row in rows:
-        if row["kind"] not in ("model", "variant"):
-            continue
-        own = found[row["name"]].of("psnr_db")
-        gain, low, high = paired_interval(own, found[best].of("psnr_db"), patients)
-        row |= {"best_classical": best, "gain_db": rounded(gain, 3), "gain_ci95": [rounded(low, 3), rounded(high, 3)]}
-        row["over"] = {
-            other: [rounded(value, 3) for value in paired_interval(own, found[other].of("psnr_db"), patients)]
-            for other in models
-            if other != row["name"] and row["kind"] == "model"
-        }
+        if row["kind"] == "model":
+            own = found[row["name"]].of("psnr_db")
+            others = {name: paired_interval(own, found[name].of("psnr_db"), patients) for name in models}
+            row["over"] = {
+                name: [rounded(value, 3) for value in told] for name, told in others.items() if name != row["name"]
+            }

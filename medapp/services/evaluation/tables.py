@@ -102,7 +102,7 @@ def restoration_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]
     """A block a condition, a row a method; then how well the trust maps tell the error."""
     unit = result["unit"]
     head = ("method", "PSNR, dB", "95 %", "SSIM", f"RMSE, {unit}", f"shift, {unit}", "worst", "edge width, %")
-    head += ("noise power", "noise freq.", "gain, dB", "95 %")
+    head += ("noise power", "noise freq.", "gain, dB", "95 %", "off the border, dB", "gain, dB", "95 %")
     found: dict[str, list[tuple[str, ...]]] = {}
     for row in result["rows"]:
         wider = row.get("edge_width")
@@ -119,6 +119,9 @@ def restoration_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]
             number(row["noise_frequency"], 2),
             signed(row.get("gain_db"), 2),
             _interval(row.get("gain_ci95")),
+            number(row.get("psnr_inner_db"), 2),
+            signed(row.get("gain_inner_db"), 2),
+            _interval(row.get("gain_inner_ci95")),
         )
         who = f"{row['n_subjects']} patients, {row['n_slices']} slices"
         found.setdefault(f"{row['condition']}, {row['group']} ({who})", []).append(cells)
