@@ -57,6 +57,7 @@ class Training(QObject):
     """
 
     changed = Signal()
+    progressed = Signal()
     models_switched = Signal()
     scorecard_ready = Signal()
     show_requested = Signal()
@@ -86,6 +87,7 @@ class Training(QObject):
         self._note = ""
         self._noted_at = 0.0
         document.project_changed.connect(self._on_project_changed)
+        bridge.job_changed.connect(self._on_job_changed)
 
     # --------------------------------------------------------------------------------------------------------- reading
 
@@ -103,7 +105,9 @@ class Training(QObject):
     def fraction(self) -> float | None:
         """How far the present phase is, 0..1; None while it is unknown."""
         job = self.job
-        return job.fraction if job is not None else None
+        if job is None or (self.phase == "comparing" and job.unit != "cases"):
+            return None
+        return job.fraction
 
     @property
     def can_start(self) -> bool:
@@ -182,8 +186,14 @@ class Training(QObject):
         self._stop("pausing")
 
     def cancel(self) -> None:
-        """End the run under way, or the paused one: it is not offered again, the model in use is unchanged."""
-        if self.is_busy:
+        """End the run under way, or the paused one: it is not offered again, the model in use is unchanged.
+
+        A run that does not stop within five seconds is ended with its worker by the second call.
+        """
+        job = self.job
+        if job is not None and job.can_stop_now and self.state in ("pausing", "cancelling"):
+            self._bridge.stop_now(self._job)
+        elif self.is_busy:
             self._stop("cancelling")
         elif self.state in ("paused", "failed") and self.record is not None:
             self._drop()
@@ -196,6 +206,19 @@ class Training(QObject):
         job.stopped_text = "Paused" if state == "pausing" else ""
         self._bridge.cancel(self._job)
         self.changed.emit()
+
+    def _on_job_changed(self, number: int) -> None:
+        """Also a stop from the drawer of tasks, which keeps the run as a pause does."""
+        job = self.job
+        if job is None or number != self._job or job.is_over:
+            return
+        if job.state == "cancelling" and self.state in ("starting", "running"):
+            self.state, job.stopped_text = "pausing", "Paused"
+            self.changed.emit()
+        elif job.can_stop_now:
+            self.changed.emit()
+        else:
+            self.progressed.emit()
 
     def _on_progress(self, event: ProgressEvent) -> None:
         if self.state == "starting":

@@ -275,6 +275,14 @@ class EmptyState(QWidget):
         self._sentence.setText(sentence)
 
 
+def focus_first(*widgets: QWidget) -> None:
+    """Hand the keyboard to the first one that is there and can be used."""
+    for widget in widgets:
+        if not widget.isHidden() and widget.isEnabled():
+            widget.setFocus()
+            return
+
+
 def refresh_style(widget: QWidget) -> None:
     """Let the style sheet see a changed property."""
     widget.style().unpolish(widget)

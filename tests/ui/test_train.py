@@ -47,7 +47,7 @@ class TrainingQueue:
         self._numbers = itertools.count(1)
         self.survey = NOTHING
         self.adopted = ""
-        self.asked, self.cancelled = [], []
+        self.asked, self.cancelled, self.killed = [], [], []
         self.progress = self.outcome = None
 
     def submit(self, request, *, on_progress=None, on_outcome=None):
@@ -82,7 +82,7 @@ class TrainingQueue:
         self.cancelled.append(job_id)
 
     def stop_now(self, job_id):
-        self.cancelled.append(job_id)
+        self.killed.append(job_id)
 
     def close(self):
         pass
@@ -243,6 +243,7 @@ def test_everything_can_be_reached_by_keyboard(window, project, qtbot):
     page.start.setFocus()
     qtbot.keyClick(page.start, Qt.Key.Key_Space)
     assert window.training.is_busy
+    assert QApplication.focusWidget() is page.pause
 
 
 # ------------------------------------------------------------------------------------------------- while it runs
@@ -330,6 +331,25 @@ def test_pause_keeps_the_run_and_resume_goes_on_with_it(window, project, qtbot, 
     assert page.curves.loss.plot.points[-1][0] == 150
 
 
+def test_a_run_that_does_not_stop_can_be_stopped_now(window, project, qtbot, tmp_path):
+    page = start(window, qtbot, tmp_path / "run")
+    qtbot.mouseClick(page.cancel, LEFT)
+    assert not page.cancel.isEnabled()
+
+    window.bridge._offer_stop_now(window.training.job.number)  # five seconds later
+    assert page.cancel.text() == "Stop now"
+    qtbot.mouseClick(page.cancel, LEFT)
+    assert window.queue.killed == [window.queue.training]
+
+
+def test_cancel_in_the_drawer_of_tasks_keeps_the_run(window, project, qtbot, tmp_path):
+    page = start(window, qtbot, tmp_path / "run")
+    window.bridge.cancel(window.training.job.number)
+    window.queue.outcome(Stopped())
+    qtbot.waitUntil(lambda: page.state.text() == "Paused")
+    assert page.resume.isVisible()
+
+
 def test_cancel_ends_the_run_and_can_be_undone(window, project, qtbot, tmp_path):
     page = start(window, qtbot, tmp_path / "run")
 
@@ -406,16 +426,18 @@ def test_the_scorecard_tells_better_same_worse_and_the_worst_case_first(window, 
     card = page.scorecard
     assert card.isVisible()
 
-    assert column(card.metrics, 0)[0] == "SAD / 1000 ↓"
+    assert column(card.metrics, 0)[0] == "SAD ↓\n/ 1000"
     assert column(card.metrics, 1)[0].startswith("4.00 → 3.00")
     assert column(card.metrics, 2)[0].startswith("better −25.0 %\n−1.10 to −0.90")
     assert column(card.metrics, 2)[1].startswith("worse +50.0 %")
     assert [text.split()[0] for text in column(card.metrics, 4)] == ["same"] * 3
     assert column(card.cases, 0) == ["Liver of series 2", "Kidney of series 1"]
     assert "New hold-out: 2 better, 0 the same, 1 worse" in texts(card)
-    assert "Before: 9 mattes, 14.0 strokes, 52 s each" in texts(card)
-    assert "Since" not in texts(card)
-    assert "never trained" not in texts(card)
+    assert (
+        "All: 9 mattes with 14.0 strokes and 52 s each before, 4 mattes with 6.0 strokes and 20 s each after"
+        in texts(card)
+    )
+    assert "With masks" not in texts(card)
 
 
 def test_adopt_then_roll_back_is_one_click_each(window, project, qtbot, tmp_path):

@@ -92,7 +92,8 @@ def scorecard(folder: Path) -> Path:
         "cases": cases,
         "effort": {
             "before": {"mattes": 9, "strokes_per_matte": 14.0, "seconds_per_matte": 52.0},
-            "since": {"mattes": 0, "strokes_per_matte": None, "seconds_per_matte": None},
+            "after": {"mattes": 4, "strokes_per_matte": 6.0, "seconds_per_matte": 20.0},
+            "with_masks": {"mattes": 0, "strokes_per_matte": None, "seconds_per_matte": None},
         },
         "notes": ["Chosen on cases that neither train nor judge."],
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import (
@@ -17,20 +20,13 @@ from PySide6.QtWidgets import (
 from medapp.ui import theme
 from medapp.ui.icons import icon
 from medapp.ui.training_state import VERDICTS, CaseRow, MetricRow, Scorecard
-from medapp.ui.widgets import button, column, label, row, wrapped
+from medapp.ui.widgets import button, column, focus_first, label, row, wrapped
 
 _ROW = 40
 _CASE_ROW = 30
 _WIDEST_NAME = 170
 _SIGNS = {"better": ("check-circle", "ok"), "same": ("equals", "text_2"), "worse": ("warning-circle", "danger")}
-_EFFORTS = (
-    ("before", "Before"),
-    ("since", "Since"),
-    ("after", "After"),
-    ("with_alpha", "With alpha"),
-    ("with_masks", "With masks"),
-    ("by_hand", "By hand"),
-)
+_EFFORTS = (("", "All"), ("with_alpha", "With alpha"), ("with_masks", "With masks"), ("by_hand", "By hand"))
 _CASE_COLUMNS = ("Case", "Patient", "Hold-out", "Metric", "In use → new", "Change")
 _DECIDED = {
     "adopted": "Adopted: the next proposals and restorations use the new model.",
@@ -79,25 +75,37 @@ def title_lines(title: str, unit: str, better: str) -> str:
             title = f"{head}\n{found.strip(', ')} {tail}".replace("\n ", "\n")
             break
     head, found, tail = title.partition("\n")
-    scale = f" {unit}" if unit.startswith("/") else ""
-    return f"{head}{scale} {'↑' if better == 'higher' else '↓'}{found}{tail}"
+    if not found and unit.startswith("/"):
+        found, tail = "\n", unit
+    return f"{head} {'↑' if better == 'higher' else '↓'}{found}{tail}"
 
 
 def effort_lines(scorecard: Scorecard) -> list[str]:
-    """Strokes and seconds per accepted matte, one line for each kind that was counted."""
+    """Strokes and seconds per accepted matte before and after the adoption of the model, by what was accepted."""
     lines = []
     for key, title in _EFFORTS:
-        found = scorecard.effort.get(key) or {}
-        mattes = found.get("mattes")
-        if not mattes:
-            continue
-        parts = [f"{int(mattes)} {'matte' if int(mattes) == 1 else 'mattes'}"]
-        if found.get("strokes_per_matte") is not None:
-            parts.append(f"{float(found['strokes_per_matte']):.1f} strokes")
-        if found.get("seconds_per_matte") is not None:
-            parts.append(f"{float(found['seconds_per_matte']):.0f} s each")
-        lines.append(f"{title}: {', '.join(parts)}")
+        when = (f"{key}_before", f"{key}_after") if key else ("before", "after")
+        before, after = (_effort_text(scorecard.effort.get(name)) for name in when)
+        whole = _effort_text(scorecard.effort.get(key))
+        if before and after:
+            lines.append(f"{title}: {before} before, {after} after")
+        elif before or after or whole:
+            lines.append(f"{title}: {before or after or whole}")
     return lines
+
+
+def _effort_text(found: Mapping[str, Any] | None) -> str:
+    """``9 mattes with 14.0 strokes and 52 s each``; empty where there is none."""
+    mattes = int((found or {}).get("mattes") or 0)
+    if found is None or not mattes:
+        return ""
+    parts = []
+    if found.get("strokes_per_matte") is not None:
+        parts.append(f"{float(found['strokes_per_matte']):.1f} strokes")
+    if found.get("seconds_per_matte") is not None:
+        parts.append(f"{float(found['seconds_per_matte']):.0f} s")
+    each = f" with {' and '.join(parts)} each" if parts else ""
+    return f"{mattes} {'matte' if mattes == 1 else 'mattes'}{each}"
 
 
 def summary_text(scorecard: Scorecard, group: str) -> str:
@@ -192,12 +200,16 @@ class ScorecardView(QWidget):
             if is_switching
             else _DECIDED.get(decision, "Nothing has changed yet: the model in use serves until you adopt the new one.")
         )
+        buttons = (self.adopt, self.keep, self.roll_back)
+        had_focus = any(made.hasFocus() for made in buttons)
         is_adopted = decision == "adopted"
         self.adopt.setVisible(not is_adopted)
         self.keep.setVisible(decision == "")
         self.roll_back.setVisible(is_adopted)
-        for made in (self.adopt, self.keep, self.roll_back):
+        for made in buttons:
             made.setEnabled(can_decide and not is_switching)
+        if had_focus:
+            focus_first(self.roll_back, self.adopt, self.keep)
 
     def _fill_metrics(self) -> None:
         scorecard, table = self._scorecard, self.metrics

@@ -32,10 +32,11 @@ from medapp.ui.panels.toasts import Banner
 from medapp.ui.panels.train_samples import SampleStrip
 from medapp.ui.training import PHASES, Training
 from medapp.ui.training_recipe import title_with_version
-from medapp.ui.widgets import EmptyState, button, column, field, label, line, refresh_style, row, wrapped
+from medapp.ui.widgets import EmptyState, button, column, field, focus_first, label, line, refresh_style, row, wrapped
 
 _RECIPE_WIDTH = 288
 _FROM_NOW = "Accepted now"
+_RECOMMENDED = " of the recommended "
 _STATES = {
     "starting": ("Starting", ""),
     "running": ("Running", "green"),
@@ -69,6 +70,7 @@ class TrainPage(QWidget):
         whole.addWidget(self._build_recipe())
         whole.addWidget(self._build_right(), 1)
         training.changed.connect(self.refresh)
+        training.progressed.connect(self._show_progress)
         training.watch.changed.connect(self._show_evidence)
         training.scorecard_ready.connect(self._show_scorecard)
         training.watch.logged.connect(lambda _line: self._show_log())
@@ -95,7 +97,7 @@ class TrainPage(QWidget):
         self.minutes.setRange(1, 24 * 60)
         self.minutes.setSuffix(" min")
         self.minutes.lineEdit().setTextMargins(theme.GRID, 0, 0, 0)  # in line with the boxes above
-        self.minutes.setValue(int(training.recipe.minutes))
+        self.minutes.setValue(training.recipe.minutes)
         self.minutes.setToolTip("Time budget — training ends after it; the comparison follows")
         self.minutes.valueChanged.connect(training.recipe.set_minutes)
         self.survey = wrapped("", "")
@@ -276,8 +278,9 @@ class TrainPage(QWidget):
         )
         versions = [(version, version) for version in reversed(survey.versions)] if survey is not None else []
         _fill(self.data_set, [(_FROM_NOW, ""), *versions], training.recipe.data_set)
-        if self.minutes.value() != int(training.recipe.minutes):
-            self.minutes.setValue(int(training.recipe.minutes))
+        self.minutes.blockSignals(True)
+        self.minutes.setValue(round(training.recipe.minutes))
+        self.minutes.blockSignals(False)
         is_stopped = training.state in ("paused", "failed") and training.can_resume  # a run goes on with its own recipe
         is_open = self._document.project is not None and not training.is_busy and not self._document.is_read_only
         is_open = is_open and not is_stopped
@@ -292,8 +295,9 @@ class TrainPage(QWidget):
         if survey is None and problem is not None:
             self.survey.setText(f"{problem.message} {problem.hint}".strip())
         self.hold_out.setText(hold_out_text(survey))
-        self.missing.setText(missing_text(survey))
-        self.survey_notes.setText("\n".join(survey.notes) if survey is not None else "")
+        missing, others = shortage_lines(survey)
+        self.missing.setText("\n".join(missing))
+        self.survey_notes.setText("\n".join(others))
         for part in (self.hold_out, self.missing, self.survey_notes):
             part.setVisible(bool(part.text()))
         adopted = training.recipe.adopted_id
@@ -305,13 +309,21 @@ class TrainPage(QWidget):
     def _show_buttons(self) -> None:
         training = self._training
         is_stopped = training.state in ("paused", "failed") and training.can_resume
-        self.start.setVisible(not training.is_busy and not is_stopped)
+        job = training.job
+        can_stop_now = job is not None and job.can_stop_now and training.state in ("pausing", "cancelling")
+        buttons = (self.resume, self.pause, self.start, self.cancel)
+        had_focus = any(made.hasFocus() for made in buttons)
         self.start.setEnabled(training.can_start)
-        self.resume.setVisible(is_stopped)
-        self.pause.setVisible(training.is_busy)
         self.pause.setEnabled(training.state in ("starting", "running"))
-        self.cancel.setVisible(training.is_busy or is_stopped)
-        self.cancel.setEnabled(training.state != "cancelling")
+        self.cancel.setEnabled(training.state != "cancelling" or can_stop_now)
+        self.cancel.setText("Stop now" if can_stop_now else "Cancel")
+        self.cancel.setAccessibleName(self.cancel.text())
+        wanted = {self.resume: is_stopped, self.pause: training.is_busy, self.cancel: training.is_busy or is_stopped}
+        wanted[self.start] = not training.is_busy and not is_stopped
+        for made, is_wanted in sorted(wanted.items(), key=lambda pair: not pair[1]):
+            made.setVisible(is_wanted)
+        if had_focus:
+            focus_first(*buttons)
 
     def _show_head(self) -> None:
         training = self._training
@@ -328,6 +340,11 @@ class TrainPage(QWidget):
             self.state.setProperty("fit", fit)
             refresh_style(self.state)
         self.facts.setText(facts_text(training))
+        self._show_progress()
+
+    def _show_progress(self) -> None:
+        """Many times a second: nothing but the bar."""
+        training = self._training
         fraction = training.fraction
         self.bar.setVisible(training.is_busy)
         self.bar.setRange(0, 0 if fraction is None else 1000)
@@ -408,11 +425,14 @@ def hold_out_text(survey: TrainingSetResult | None) -> str:
     return f"{survey.hold_out} of them only judge and are never trained on."
 
 
-def missing_text(survey: TrainingSetResult | None) -> str:
-    """How many fewer than recommended; allowed anyway."""
-    if survey is None or survey.missing <= 0 or not survey.cases:
-        return ""
-    return f"{survey.recommended} are recommended: {survey.missing} are missing. You can train anyway."
+def shortage_lines(survey: TrainingSetResult | None) -> tuple[list[str], list[str]]:
+    """What is missing to the recommended numbers, and what else a person should know."""
+    if survey is None:
+        return [], []
+    missing = [note for note in survey.notes if _RECOMMENDED in note]
+    if survey.missing > 0 and not missing:
+        missing = [f"{survey.recommended} are recommended: {survey.missing} are missing. You can train anyway."]
+    return missing if survey.cases else [], [note for note in survey.notes if _RECOMMENDED not in note]
 
 
 def facts_text(training: Training) -> str:

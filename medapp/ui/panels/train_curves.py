@@ -141,6 +141,9 @@ class Curve(QWidget):
         """Draw a curve, and a ring at its best point."""
         points = thinned(points)
         self.plot.points = points
+        self.plot.setXRange(0, points[-1][0] if points else 1, padding=0.02)
+        for side in ("bottom", "left"):
+            self.plot.getAxis(side).setStyle(showValues=bool(points))
         is_noisy = len(points) >= _SMOOTH_FROM and best is None
         line = smoothed(points) if is_noisy else points
         self._raw.setData(*_xy(points if is_noisy else ()))
@@ -150,7 +153,7 @@ class Curve(QWidget):
         self.plot.refresh()
 
     def _show_value(self, point: tuple[int, float] | None) -> None:
-        text = "" if point is None else f"iteration {point[0]:,}: {point[1]:.4g}".replace("-", "−")
+        text = "no points yet" if point is None else f"iteration {point[0]:,}: {point[1]:.4g}".replace("-", "−")
         self.value.setText(text)
 
 
