@@ -25,6 +25,7 @@ COMMANDS = {
     "retrain": "retrain a model from a project's corrections; adopt it, or roll back",
     "matte": "propose masks, their disagreement and an alpha for one slice, by a matting model",
     "models": "list, show or import models",
+    "restore": "restore a file by a model or filter, with a trust map where wanted",
     "regions": "divide slices into the regions that RAT attends within: a label map",
     "depth": "complete the depth of a colour frame from a few measured points",
     "bench": "measure speed against peers in the same run",

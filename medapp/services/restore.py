@@ -41,7 +41,7 @@ def restore(request: RestoreRequest, workspace: Workspace, progress: Progress) -
     since = time.perf_counter()
     project = workspace.project(request.project)
     scan = project.scan(request.series_id)
-    restorer = _restorer(request, scan, workspace)
+    restorer = restorer_for(request, scan.modality, workspace)
     regions = RegionSource(request, workspace) if "region_map" in restorer.inputs else None
     fit = restorer.fit(ScanFacts.of(scan), regions.engine if regions else None)
     if fit.level == "blocked":
@@ -181,14 +181,21 @@ def prepare(request: PrepareModelRequest, workspace: Workspace, progress: Progre
         library.load(library.in_use(request.model_id), request.device)
 
 
-def _restorer(request: RestoreRequest, scan: Scan, workspace: Workspace) -> Restorer:
+def restorer_for(request: RestoreRequest, modality: str | None, workspace: Workspace) -> Restorer:
+    """The filter, or the model that serves for the one that was asked for.
+
+    Raises:
+        UnsuitableModelError: There is no such filter, or the model does something else.
+        WeightsError: The model is missing, changed or damaged.
+        ComputeError: The device is not there.
+    """
     if request.model_id.startswith("filter-"):
-        return classical_restorer(request.model_id, scan.modality)
+        return classical_restorer(request.model_id, modality)
     library = workspace.library
     model = library.load(library.in_use(request.model_id), request.device)
     if model.card.serves != "restoration":
         raise UnsuitableModelError(f"{model.card.name} restores no scans.", "Choose a model that restores.")
-    return NetworkRestorer(model, request.tile_px, scan.modality, request.keep_measured)
+    return NetworkRestorer(model, request.tile_px, modality, request.keep_measured)
 
 
 @dataclass
