@@ -101,14 +101,15 @@ class Recipe:
         return self.learning_rate * rise * (self.least_rate + (1 - self.least_rate) * fall)
 
     def held_out(self, patients: Iterable[str]) -> frozenset[str]:
-        """Who is held out of training to choose the best checkpoint: those who are named, else a fixed part.
+        """Who is held out of training to choose the best checkpoint: those named who are there, else a fixed part.
 
         Raises:
             TrainingError: There are fewer than two patients.
         """
-        if self.tuning_patients:
-            return frozenset(self.tuning_patients)
-        return frozenset(split_by_patient(patients, self.tuning_share, self.seed)[1])
+        everyone = frozenset(patients)
+        named = everyone.intersection(self.tuning_patients)
+        # a shipped recipe names patients of the shared data; other data have others
+        return named or frozenset(split_by_patient(everyone, self.tuning_share, self.seed)[1])
 
     def problem(self) -> str:
         """The first entry that cannot work, in words; empty when all can."""

@@ -3,6 +3,7 @@
 import pytest
 
 from medapp.errors import TrainingError
+from medapp.training.recipe import Recipe
 from medapp.training.splits import patient_of, split_by_patient
 
 
@@ -54,3 +55,13 @@ def test_one_patient_cannot_be_split_and_the_hint_says_what_to_do():
         split_by_patient(["a", "b"], 0.2, locked=["a", "b"])
     with pytest.raises(ValueError, match="share"):
         split_by_patient(["a", "b"], 1.0)
+
+
+def test_patients_a_recipe_names_are_held_out_where_they_are_and_a_part_of_the_others_elsewhere():
+    recipe = Recipe("toy", tuning_patients=("a", "b"))
+    assert recipe.held_out(["a", "b", "c"]) == {"a", "b"}
+    assert recipe.held_out(["b", "c"]) == {"b"}
+    elsewhere = recipe.held_out([f"p{n}" for n in range(20)])
+    assert 0 < len(elsewhere) < 20
+    with pytest.raises(TrainingError, match="only one patient"):
+        recipe.held_out(["p"])
