@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from medapp.errors import MedappError
 from medapp.networks.checkpoint import keep_weights
 from medapp.progress import Progress
 from medapp.services.training_cards import card_of
 from medapp.training.loop import TrainedRun, Trainer
-from medapp.training.recipe import read_recipe, stages_of
+from medapp.training.recipe import Recipe, read_recipe, stages_of
 from medapp.training.run_folder import RunFolder
 from medapp.training.tasks import task_of
+from medapp.training.tasks.task import Task
 
 _log = logging.getLogger(__name__)
 
@@ -58,10 +61,11 @@ def train(
         began = trainer.seconds
         try:
             runs.append(trainer.train(minutes - spent / 60, progress))
-        finally:
-            if trainer.is_first and run.has_weights("best"):
-                card = card_of(recipe, task.data, run, trainer)
-                keep_weights(for_inference(run.load_weights("best")), card, out)
+        except BaseException:
+            with suppress(MedappError):  # what ended the run is what the person should hear
+                _keep_model(recipe, task, run, trainer, out)
+            raise
+        _keep_model(recipe, task, run, trainer, out)
         spent += trainer.seconds - began
         if not runs[-1].is_done:
             break
@@ -75,6 +79,13 @@ def train(
         "stages": len(runs),
         "model": str(out / f"{recipe.name}.safetensors"),
     }
+
+
+def _keep_model(recipe: Recipe, task: Task, run: RunFolder, trainer: Trainer, out: Path) -> None:
+    """The best weights so far as a model with its card; nothing while there are none."""
+    if trainer.is_first and run.has_weights("best"):
+        card = card_of(recipe, task.data, run, trainer)
+        keep_weights(for_inference(run.load_weights("best")), card, out)
 
 
 def for_inference(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -124,6 +124,8 @@ class Trainer:
             round(60 * recipe.minutes) if by_time else recipe.iterations, "seconds" if by_time else "batches"
         )
         progress.done = round(self._share() * progress.total)
+        if self.is_first and not self._run.curves():
+            self._judge(progress)  # what it starts from: the first picture of the window
         strikes, self._kept_at = 0, time.monotonic()
         is_stopped = False
         while True:
@@ -220,23 +222,26 @@ class Trainer:
         """Judge the averaged weights on held-out images; keep them when they are the best so far."""
         if not self.is_first:
             return
+        score = self._judge(progress)
+        self._run.save_weights("last", self._averaged)
+        if score is None or score > self.best_score or not self._run.has_weights("best"):
+            self._run.save_weights("best", self._averaged)
+        if score is not None and score > self.best_score:
+            self.best_score = score
+        self._keep()
+
+    def _judge(self, progress: Progress) -> float | None:
+        """The score of the averaged weights; samples and figures go into the run folder."""
         self._judged.load_state_dict(self._averaged)
         with torch.inference_mode():
             found = self._task.judge(self._judged.eval())
         self._run.save_samples(found.samples)
-        self._run.save_weights("last", self._averaged)
-        if found.score is None or found.score > self.best_score or not self._run.has_weights("best"):
-            self._run.save_weights("best", self._averaged)
-        figures = dict(found.figures)
-        if found.score is not None:
-            figures["score"] = found.score
-            if found.score > self.best_score:
-                self.best_score = found.score
+        figures = {**found.figures, **({} if found.score is None else {"score": found.score})}
         seconds, shown = round(self.seconds, 1), {key: round(value, 5) for key, value in figures.items()}
         self._run.note(iteration=self.iteration, seconds=seconds, **shown)
         _log.info("iteration %d: %s", self.iteration, shown)
-        self._keep()
         progress.tell("training", checked=self.iteration, **shown)
+        return found.score
 
     def _keep(self) -> None:
         self._kept_at = time.monotonic()
