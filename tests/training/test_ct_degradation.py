@@ -9,6 +9,7 @@ from medapp.training.degradations.ct import (
     back_project,
     forward_project,
     low_dose,
+    mixed_low_dose,
     noise_fields,
     pixel_seed,
 )
@@ -65,3 +66,24 @@ def test_the_soft_kernel_is_calmer_than_the_sharp_one():
 
 def test_starved_rays_stay_finite():
     assert np.isfinite(low_dose(np.full((64, 64), 3000.0), 8.0, 0.01, QUICK)).all()
+
+
+def test_a_kernel_that_ends_earlier_is_calmer_still_and_one_that_ends_late_is_the_same():
+    plain, early, late = (
+        noise_fields(_disc(), 1.0, (0.25,), Scanner(90, "hann", cutoff))[0] for cutoff in (None, 0.25, 9.0)
+    )
+    np.testing.assert_array_equal(plain, late)
+    assert early.std() < 0.8 * plain.std()
+
+    def fine(noise):
+        return np.abs(np.fft.rfft2(noise))[30:66].mean()  # rows beyond 0.3 per mm
+
+    assert fine(early) < 0.2 * fine(plain)
+
+
+def test_mixed_kernels_see_the_same_photons():
+    disc = _disc()
+    sharp, soft = (low_dose(disc, 2.0, 0.25, Scanner(90, kernel)) for kernel in ("ramp", "hann"))
+    half = mixed_low_dose(disc, 2.0, 0.25, 0.5, QUICK)
+    np.testing.assert_allclose(half, (sharp + soft) / 2, atol=0.01)
+    np.testing.assert_allclose(mixed_low_dose(disc, 2.0, 0.25, 0.0, QUICK), soft, atol=0.01)

@@ -28,6 +28,7 @@ def _slice_for(kind):
 
 DRAWN = [
     {"kind": "ct-dose", "doses": [0.05, 1.0], "kernels": ["hann", "ramp"], "views": 60},
+    {"kind": "ct-dose", "dose": 0.25, "ramp_shares": [0.2, 0.6], "cutoff_per_mm": 0.2, "views": 60},
     {"kind": "mr-kspace", "factor": 2, "noise": 0.02},
     {"kind": "pet-counts", "fractions": [0.05, 0.5], "psf_mm": 6.0},
     {"kind": "pathology-optics", "factor": 2, "photons": 500.0},
@@ -58,6 +59,9 @@ def test_the_same_seed_gives_the_same_slice_and_another_one_another(parameters):
         ({"kind": "ct-dose", "doses": [0.5, 0.1]}, "'doses'"),
         ({"kind": "ct-dose", "dose": 0}, "'dose'"),
         ({"kind": "ct-dose", "kernels": []}, "'kernels'"),
+        ({"kind": "ct-dose", "ramp_shares": [0.2, 1.2]}, "'ramp_shares'"),
+        ({"kind": "ct-dose", "ramp_share": "half"}, "'ramp_share'"),
+        ({"kind": "ct-dose", "cutoffs_per_mm": [0.5]}, "'cutoffs_per_mm'"),
         ({"kind": "pet-counts", "fraction": float("nan")}, "'fraction'"),
         ({"kind": "pathology-optics", "cutoff": -1}, "'cutoff'"),
     ],

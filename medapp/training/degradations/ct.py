@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -68,6 +68,23 @@ def low_dose(
     """
     noise = noise_fields(slice_hu, spacing_mm, (dose,), scanner, tag)
     return (slice_hu.astype(np.float32) + noise[0]).astype(np.float32)
+
+
+def mixed_low_dose(
+    slice_hu: NDArray, spacing_mm: float, dose: float, ramp_share: float, scanner: Scanner = Scanner(), tag: str = ""
+) -> NDArray[np.float32]:
+    """As ``low_dose``, with the same photons reconstructed by both kernels and mixed: the texture of most real kernels.
+
+    Args:
+        slice_hu, spacing_mm, dose, tag: As in ``low_dose``.
+        ramp_share: Part of the sharp kernel, 0..1.
+        scanner: Views, and the cutoff of the soft kernel; its kernel does not matter.
+    """
+    sharp, soft = (
+        noise_fields(slice_hu, spacing_mm, (dose,), replace(scanner, kernel=kernel), tag)[0]
+        for kernel in ("ramp", "hann")
+    )
+    return (slice_hu.astype(np.float32) + ramp_share * sharp + (1 - ramp_share) * soft).astype(np.float32)
 
 
 def noise_fields(

@@ -20,14 +20,14 @@ _HINT = "Compare it with docs/degradations.md"
 def degrade(parameters: Parameters, values: NDArray, spacing_mm: float, seed: int) -> NDArray[np.float32]:
     """A slice made worse; the same parameters, values and seed give the same result.
 
-    Ranges (``doses``, ``fractions``, ``cutoffs_per_mm``) are drawn from uniformly in their logarithm, and one of
-    ``kernels`` at random.
+    Ranges (``doses``, ``fractions``, ``cutoffs_per_mm``) are drawn from uniformly in their logarithm, ``ramp_shares``
+    uniformly, and one of ``kernels`` at random.
 
     Args:
-        parameters: ``kind`` and what it takes: ``ct-dose`` (``dose`` or ``doses``; ``kernel`` or ``kernels``;
-            ``cutoff_per_mm`` or ``cutoffs_per_mm`` of the Hann kernel; ``views``), ``mr-kspace`` (``factor``,
-            ``noise``), ``pet-counts`` (``fraction`` or ``fractions``; ``psf_mm``, ``counts_per_suv_ml``),
-            ``pathology-optics`` (``factor``, ``cutoff``, ``photons``).
+        parameters: ``kind`` and what it takes: ``ct-dose`` (``dose`` or ``doses``; ``kernel`` or ``kernels``, or
+            ``ramp_share`` or ``ramp_shares`` to mix both; ``cutoff_per_mm`` or ``cutoffs_per_mm`` of the Hann kernel;
+            ``views``), ``mr-kspace`` (``factor``, ``noise``), ``pet-counts`` (``fraction`` or ``fractions``;
+            ``psf_mm``, ``counts_per_suv_ml``), ``pathology-optics`` (``factor``, ``cutoff``, ``photons``).
         values: ``(Y, X)`` in HU, SUV or arbitrary units; ``(Y, X, 3)`` 0..255 for pathology.
         spacing_mm: Pixel size.
         seed: Of this realisation.
@@ -67,6 +67,11 @@ def _is_usable(key: str, value: Any) -> bool:
     if key in ("doses", "fractions", "cutoffs_per_mm"):
         is_range = isinstance(value, list | tuple) and len(value) == 2 and all(_is_number(v) for v in value)
         return is_range and 0 < value[0] <= value[1] <= (10 if key == "cutoffs_per_mm" else 1)
+    if key == "ramp_shares":
+        is_range = isinstance(value, list | tuple) and len(value) == 2 and all(_is_number(v) for v in value)
+        return is_range and 0 <= value[0] <= value[1] <= 1
+    if key == "ramp_share":
+        return _is_number(value) and 0 <= value <= 1
     if key in ("dose", "fraction"):
         return _is_number(value) and 0 < value <= 1
     if key == "kernels":
@@ -101,6 +106,9 @@ def _ct_dose(parameters: Parameters, values: NDArray, spacing_mm: float, seed: i
     if "cutoff_per_mm" in parameters or "cutoffs_per_mm" in parameters:
         cutoff = _drawn(parameters, "cutoff_per_mm", "cutoffs_per_mm", random, 0.7)
     scanner = ct.Scanner(views=int(parameters.get("views", 720)), kernel=kernel, cutoff_per_mm=cutoff)
+    if "ramp_share" in parameters or "ramp_shares" in parameters:
+        low, high = parameters.get("ramp_shares", [parameters.get("ramp_share")] * 2)
+        return ct.mixed_low_dose(values, spacing_mm, dose, float(random.uniform(low, high)), scanner, f"seed {seed}")
     return ct.low_dose(values, spacing_mm, dose, scanner, tag=f"seed {seed}")
 
 
@@ -130,7 +138,17 @@ _KINDS: Mapping[str, Callable[[Parameters, NDArray, float, int], NDArray[np.floa
     "pathology-optics": _pathology,
 }
 _TAKES = {
-    "ct-dose": {"dose", "doses", "kernel", "kernels", "views", "cutoff_per_mm", "cutoffs_per_mm"},
+    "ct-dose": {
+        "dose",
+        "doses",
+        "kernel",
+        "kernels",
+        "views",
+        "cutoff_per_mm",
+        "cutoffs_per_mm",
+        "ramp_share",
+        "ramp_shares",
+    },
     "mr-kspace": {"factor", "noise"},
     "pet-counts": {"fraction", "fractions", "psf_mm", "counts_per_suv_ml"},
     "pathology-optics": {"factor", "cutoff", "photons"},
