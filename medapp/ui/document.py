@@ -248,6 +248,7 @@ class Document(QObject):
         is_beside = is_beside and self.annotation.series_id == annotation.series_id
         same_grid = is_beside and self.scan.shape == scan.shape
         before = self.scan if is_beside else None
+        keeps_window = is_beside and "trust" not in (info.kind, self.series.kind if self.series is not None else "")
         position, kept_window = self.position_zyx, self.window
         is_inverted, active = self.is_inverted, self.active_matte
         tail = (self.prompts, self.candidates, self.candidate_index, self.matting)
@@ -265,12 +266,15 @@ class Document(QObject):
         self.position_zyx = (z // 2, y // 2, x // 2)
         active_id = view.get("active_matte", "")
         if same_grid:  # from original to restored and back: nothing moves
-            self.position_zyx, self.window, self.is_inverted = position, kept_window, is_inverted
+            self.position_zyx = position
+            if keeps_window:
+                self.window, self.is_inverted = kept_window, is_inverted
             active_id = active.matte_id if active is not None else active_id
             self.prompts, self.candidates, self.candidate_index, self.matting = tail
         elif before is not None:  # the same place on a finer or coarser grid
             self.position_zyx = self._clamped(_same_place(before, position, scan))
-            self.window, self.is_inverted = kept_window, is_inverted
+            if keeps_window:
+                self.window, self.is_inverted = kept_window, is_inverted
             active_id = active.matte_id if active is not None else active_id
             self.prompts, self.candidates, self.candidate_index, self.matting = tail
         else:

@@ -215,7 +215,8 @@ class Session(QObject):
                 if journal is not None:
                     journal.flush()
                 found = project.annotation(original_id)
-            return scan, original, processed, trust, found, starting_window(original)
+            shown = scan if info.kind == "trust" else original  # a spread has a range of its own
+            return scan, original, processed, trust, found, starting_window(shown)
 
         def done(result: tuple[Any, ...]) -> None:
             if ticket != self._ticket or document.project is not project:
@@ -235,13 +236,21 @@ class Session(QObject):
                 trust=trust,
                 window=window,
                 value_range=(window.center - window.width / 2, window.center + window.width / 2),
-                view=self._views.get(series_id) or self._views.get(original_id),
+                view=self._view_of(series_id, original_id, scan.shape == original.shape),
             )
             if compare_mode and processed is not None:
                 document.set_compare(compare_mode)
             self._find_range(series_id, scan)
 
         self._background.run(load, done, self._messages.tell_error)
+
+    def _view_of(self, series_id: str, original_id: str, is_same_grid: bool) -> dict[str, Any] | None:
+        """What was kept of a series when it was last on screen, else of its original."""
+        kept = self._views.get(series_id)
+        if kept is None and original_id in self._views:
+            left_out = () if is_same_grid else ("position_zyx",)
+            kept = {key: value for key, value in self._views[original_id].items() if key not in left_out}
+        return kept
 
     def _find_range(self, series_id: str, scan: Any) -> None:
         def work() -> tuple[float, float]:

@@ -134,3 +134,22 @@ def test_a_run_that_is_cancelled_leaves_the_series_as_it_was(opened, qtbot):
     qtbot.waitUntil(lambda: document.processed is None, timeout=10000)
     assert [info.kind for info in document.series_list] == ["original"]
     assert document.compare_mode == "single"
+
+
+def test_a_trust_map_without_its_restoration_is_shown_in_its_own_range(opened, qtbot):
+    document = opened.document
+    tick(opened.restore.trust)
+    QTest.mouseClick(opened.restore.run, LEFT)
+    qtbot.waitUntil(lambda: bool(opened.restoring.report) and document.trust is not None, timeout=60000)
+    document.set_window(1000.0, 2000.0)
+    kinds = {info.kind: info.series_id for info in document.series_list}
+    document.change_series(kinds["restored"], "Move series to Trash", is_trashed=True)
+    document.open_series(kinds["trust"])
+    qtbot.waitUntil(lambda: document.series.series_id == kinds["trust"], timeout=10000)
+    assert document.compare_mode == "swipe"  # there is nothing to lie over
+    assert document.window.width == pytest.approx(opened.restoring.report["trust"]["high"])
+    opened.grab()
+    assert opened.grid.views[0].panes[-1].chip.text.startswith("TRUST MAP")
+    document.open_series(kinds["original"])
+    qtbot.waitUntil(lambda: document.series.series_id == kinds["original"], timeout=10000)
+    assert document.window.width > opened.restoring.report["trust"]["high"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,12 +75,17 @@ def bar_of(trust: Scan) -> TrustBar:
 
 def tinted(spread: NDArray[np.float32], limit: float) -> NDArray[np.uint32]:
     """``(H, W)`` premultiplied colours, nothing where the answers agree."""
-    share = np.clip(spread / np.float32(limit), 0, 1)
+    steps = np.minimum(spread * np.float32(255 / limit), 255).astype(np.uint8)
+    return _ramp().take(steps)
+
+
+@lru_cache(maxsize=1)
+def _ramp() -> NDArray[np.uint32]:
+    """``(256,)`` premultiplied colours from no spread to the end of the bar."""
+    share = np.linspace(0, 1, 256, dtype=np.float32)
     tint = QColor(HUE)
-    return premultiplied(
-        np.where(share < _LEAST, 0, share).astype(np.float32) * np.float32(_MOST),
-        (tint.red(), tint.green(), tint.blue()),
-    )
+    covers = np.where(share < _LEAST, 0, share).astype(np.float32) * np.float32(_MOST)
+    return premultiplied(covers, (tint.red(), tint.green(), tint.blue()))
 
 
 def image_of(spread: NDArray[np.float32], limit: float) -> QImage:
