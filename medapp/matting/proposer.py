@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from medapp.errors import ComputeError, UnsuitableModelError, UsageError
+from medapp.matting.finish import Finish
 from medapp.matting.matter import shown_image
 from medapp.networks.architectures.medical_matting import MedicalMatting, binary_entropy
 from medapp.networks.device import free_bytes, is_out_of_memory
@@ -169,7 +170,11 @@ class MattingProposer:
             )
         found = _resized(found[:, : size[0], : size[1]], shown.shape[1:]).clamp_(0, 1)
         arrays = found[:, top - crop[1] :, left - crop[0] :][:, : bottom - top, : right - left].numpy()
-        return MattingProposal(box, arrays[:count], arrays[count], arrays[count + 1], seed, (size[0], size[1]))
+        drawn = None
+        if prompt[2] > prompt[0] and prompt[3] > prompt[1]:
+            drawn = (prompt[0] - left, prompt[1] - top, prompt[2] - left, prompt[3] - top)
+        alpha = Finish.of(self.model.card.training).apply(arrays[count + 1], drawn)
+        return MattingProposal(box, arrays[:count], arrays[count], alpha, seed, (size[0], size[1]))
 
     def _network(self) -> MedicalMatting:
         network = self.model.network

@@ -19,7 +19,9 @@ from medapp.training.tasks.task import DataFacts, Judgement, Task
 
 _log = logging.getLogger(__name__)
 
-SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+OF_INFERENCE = ("crop", "views", "finish")
+"""Beginnings of the entries of a card's training that say how the model is used, and stay."""
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the way from the champion to the fine-tuned weights that are tried."""
 OLD_LOSS_LIMIT = 0.01
 """Of the error on old cases held apart from training; the scorecard's hold-out is never looked at."""
@@ -173,5 +175,5 @@ def challenger_card(
         sha256="0" * 64,  # keep_weights fills it in
         figures={},
         data=(*champion.data, *data),
-        training={**{k: v for k, v in champion.training.items() if k.startswith("crop")}, **training},
+        training={**{k: v for k, v in champion.training.items() if k.startswith(OF_INFERENCE)}, **training},
     )

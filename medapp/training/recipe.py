@@ -208,6 +208,7 @@ class MattingRecipe(Recipe):
         crop_px: Side that inference brings every box to.
         crop_of_box: Crop side over the longer side of a box, in inference.
         views: Mirrored views that inference averages: 1 or 4.
+        finish: What inference does to the alpha at the end; see ``medapp.matting.finish.Finish``.
         stages: Entries that change from stage to stage; each stage is a run that starts from the weights of the one
             before. Empty = one stage.
     """
@@ -235,6 +236,7 @@ class MattingRecipe(Recipe):
     crop_px: int = 64
     crop_of_box: float = 1.5
     views: int = 1
+    finish: dict[str, Any] = field(default_factory=dict)
     stages: tuple[dict[str, Any], ...] = ()
 
     def problem(self) -> str:
