@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -58,7 +59,7 @@ def train(
         before = str(out / f"stage-{number - 1}" / "best.safetensors") if number > 1 else stage.start_from
         task = task_of(replace(stage, start_from=before), data_dir, cache, progress)
         trainer = Trainer(stage, task, run, device)
-        began = trainer.seconds
+        began = time.monotonic()
         try:
             runs.append(trainer.train(minutes - spent / 60, progress))
         except BaseException:
@@ -66,7 +67,7 @@ def train(
                 _keep_model(recipe, task, run, trainer, out)
             raise
         _keep_model(recipe, task, run, trainer, out)
-        spent += trainer.seconds - began
+        spent += time.monotonic() - began
         if not runs[-1].is_done:
             break
     last = runs[-1]

@@ -29,10 +29,11 @@ MR_LIMITS = (
     NOT_A_DEVICE,
 )
 MATTING_LIMITS = (
-    "A first, small model: it follows blobs and clear edges in a box around one thing; it does not know anatomy.",
-    "The crop is brought to 64 px, so α is coarse on large things: put what is uncertain into the band and refine.",
-    "Targets of lesions and tumours were hard masks with a blurred border; only cut-outs and brain tissue were truly "
-    "soft.",
+    "A small model: in a box around one thing it follows blobs, clear edges, vessels and white matter; it does not know "
+    "anatomy, and cannot know which of two tissues with the same box is meant.",
+    "The crop is seen at 96 px, so α is coarse on large things: put what is uncertain into the band and refine.",
+    "Targets of lesions and tumours were hard masks with a blurred border; cut-outs, brain tissue and vessels were soft.",
+    "Lesions, tumours and photographs come out worse than closed form from a trimap of a good mask; see the figures.",
     "Outside a box around one thing the masks mean nothing. Not a medical device.",
 )
 DEPTH_LIMITS = (
@@ -70,7 +71,7 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
         data=data.collections,
         figures={"tuning_score": round(trainer.best_score, 4)} if math.isfinite(trainer.best_score) else {},
         training=_training(recipe, data, run, trainer),
-        licence="Apache-2.0; trained on data under CC BY 3.0 and others, see data",
+        licence=_licence(data),
     )
     if isinstance(recipe, RestorationRecipe):
         return _restoration(recipe, common)
@@ -85,7 +86,6 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
             min_side_px=8,
             precision="float32",
             limits=MATTING_LIMITS,
-            licence="GPL-2.0-or-later: the training pictures include Tux Paint stamps and the ANTs tutorial's brains",
         )
     return replace(
         common,
@@ -96,8 +96,14 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
         min_side_px=32,
         precision="float32",
         limits=DEPTH_LIMITS,
-        licence="Apache-2.0; trained on data under CC BY 3.0 and MIT, see data",
     )
+
+
+def _licence(data: DataFacts) -> str:
+    """Of the weights; copyleft of the training data goes over to them."""
+    if any("GPL" in str(collection.get("licence", "")) for collection in data.collections):
+        return "GPL-2.0-or-later, as some of the data it was trained on, see data"
+    return "Apache-2.0; trained on data under the licences named in data"
 
 
 def _restoration(recipe: RestorationRecipe, common: Card) -> Card:
@@ -138,6 +144,7 @@ def _training(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer)
     if isinstance(recipe, MattingRecipe):
         made |= {"crop_px": recipe.crop_px, "crop_of_box": recipe.crop_of_box, "crop_scale": "box"}
         made |= {"views": recipe.views} if recipe.views > 1 else {}
+        made |= {"finish": dict(recipe.finish)} if recipe.finish else {}
         if recipe.stages:
             made["stages"] = [_spent(RunFolder(folder)) for folder in sorted(run.path.parent.glob("stage-*"))]
     elif isinstance(recipe, RestorationRecipe):
