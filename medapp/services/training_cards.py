@@ -29,10 +29,10 @@ MR_LIMITS = (
     NOT_A_DEVICE,
 )
 MATTING_LIMITS = (
-    "A small model: in a box around one thing it follows blobs, clear edges, vessels and white matter; it does not know "
-    "anatomy, and cannot know which of two tissues with the same box is meant.",
+    "A small model: in a box it follows blobs, clear edges, vessels and white matter; it does not know anatomy, and "
+    "cannot know which of two tissues with the same box is meant.",
     "The crop is seen at 96 px, so α is coarse on large things: put what is uncertain into the band and refine.",
-    "Targets of lesions and tumours were hard masks with a blurred border; cut-outs, brain tissue and vessels were soft.",
+    "Targets of lesions and tumours were hard masks with a blurred border; those of the other sources were soft.",
     "Lesions, tumours and photographs come out worse than closed form from a trimap of a good mask; see the figures.",
     "Outside a box around one thing the masks mean nothing. Not a medical device.",
 )
