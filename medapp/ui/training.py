@@ -253,6 +253,7 @@ class Training(QObject):
         self.watch.say(f"Compared after {result.iteration} iterations")
         self._keep_record()
         self._load_scorecard(self.record, result.scorecard)
+        self.recipe.refresh()  # there is a new data set version
         self._messages.say(
             f"{record.title} was retrained and compared. The model in use is unchanged until you adopt the new one.",
             actions=(("Show scorecard", self.show_requested.emit),),
