@@ -25,7 +25,7 @@ _MODULES = {"retraining": "retraining_study"}
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``bench`` to the command line."""
-    parser = subparsers.add_parser("bench", help="measure speed against peers in the same run, and simulated noise against real")
+    parser = subparsers.add_parser("bench", help="speed against peers in the same run; simulated noise against real")
     parser.add_argument("name", choices=_BENCHES)
     parser.add_argument("--quick", action="store_true", help="networks: toy sizes, to see that every row can be made")
     parser.set_defaults(run=run)

@@ -28,7 +28,7 @@ COMMANDS = {
     "restore": "restore a file by a model or filter, with a trust map where wanted",
     "regions": "divide slices into the regions that RAT attends within: a label map",
     "depth": "complete the depth of a colour frame from a few measured points",
-    "bench": "measure speed against peers in the same run, and simulated noise against real",
+    "bench": "speed against peers in the same run; simulated noise against real",
 }
 
 
