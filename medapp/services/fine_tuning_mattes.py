@@ -46,7 +46,7 @@ _APART_LEAST = 8
 """Patients from which on some are held apart to choose how far to go."""
 _NEAR = 0.3
 _NEAR_ALONE = 3.0
-_JUDGED_ROUNDS = 4
+_JUDGED_ROUNDS = 2
 
 
 def tune_mattes(
