@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     for model in outcome.result:
         modalities = [intake["modality"] for intake in model["takes"]]
         row = {key: model[key] for key in ("id", "title", "version", "serves", "task", "inputs")}
-        print(json.dumps({**row, "modalities": modalities}, ensure_ascii=False))
+        adopted = {"in_use": model["in_use"]} if model.get("in_use", model["id"]) != model["id"] else {}
+        print(json.dumps({**row, "modalities": modalities, **adopted}, ensure_ascii=False))
     return 0
 
 
