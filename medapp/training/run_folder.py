@@ -132,7 +132,7 @@ class RunFolder:
             channels = max(part.shape[2] for part in parts)
             row = np.concatenate([np.repeat(p, channels // p.shape[2], axis=2) for p in parts], axis=1)
             shown = np.nan_to_num(np.clip(row, 0, 1) * 255).round().astype(np.uint8)
-            self._write(f"samples/{number}.png", png_bytes(shown))
+            self._write(f"samples/{number}.png", png_bytes(shown), is_precious=False)
 
     def note(self, **figures: float | int | str) -> None:
         """Append one line to the curves; figures that are not finite are left out.
@@ -160,7 +160,7 @@ class RunFolder:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [json.loads(line) for line in lines if _is_until(line, None)]
 
-    def _write(self, name: str, content: bytes | memoryview) -> None:
+    def _write(self, name: str, content: bytes | memoryview, is_precious: bool = True) -> None:
         place = self.path / name
         partial = place.with_name(f"{place.name}.part")
         try:
@@ -168,7 +168,8 @@ class RunFolder:
             with partial.open("wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                if is_precious:  # on the disk before it takes the place of the last one
+                    os.fsync(file.fileno())
             partial.replace(place)
         except OSError as error:
             partial.unlink(missing_ok=True)

@@ -279,7 +279,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
         )
         for rank in range(2)
     ]
-    told = [member.communicate(timeout=120)[1] for member in members]
+    told = [member.communicate(timeout=600)[1] for member in members]
     assert [member.returncode for member in members] == [0, 0], told
     before = loop.NOTE_EVERY
     toy_task.main(str(tmp_path / "one"))
