@@ -32,6 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--data", type=Path, help="folder with MANIFEST.csv; default $MEDAPP_SHARED/data")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = as torch chooses")
+    parser.add_argument("--full", action="store_true", help="the recipe's full-size model, for a large GPU")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
     parser.set_defaults(run=run)
 
@@ -62,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             data_dir,
             Progress(_Lines(), stop.is_set),
             arguments.device,
+            arguments.full,
         )
     finally:
         for number, handler in before.items():

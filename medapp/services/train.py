@@ -18,7 +18,7 @@ from medapp.networks.checkpoint import keep_weights
 from medapp.progress import Progress
 from medapp.services.training_cards import card_of
 from medapp.training.loop import TrainedRun, Trainer
-from medapp.training.recipe import Recipe, read_recipe, stages_of
+from medapp.training.recipe import Recipe, full_size, read_recipe, stages_of
 from medapp.training.run_folder import RunFolder
 from medapp.training.tasks import task_of
 from medapp.training.tasks.task import Task
@@ -27,7 +27,13 @@ _log = logging.getLogger(__name__)
 
 
 def train(
-    recipe_path: Path, out: Path, minutes: float, data_dir: Path, progress: Progress, device: str = "auto"
+    recipe_path: Path,
+    out: Path,
+    minutes: float,
+    data_dir: Path,
+    progress: Progress,
+    device: str = "auto",
+    is_full: bool = False,
 ) -> dict[str, Any]:
     """Train for some minutes; the same call goes on where the last one stopped.
 
@@ -41,6 +47,7 @@ def train(
         data_dir: What to train on.
         progress: Counts batches, or seconds where the budget is time.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        is_full: The full-size model of the recipe instead of the one that medapp ships.
 
     Returns:
         ``{"iteration", "iterations", "score", "seconds", "is_done", "stages", "model"}``; ``score`` None without any.
@@ -50,6 +57,8 @@ def train(
         Cancelled: The user stopped it; the run can go on.
     """
     recipe = read_recipe(recipe_path)
+    if is_full:
+        recipe = full_size(recipe)
     stages = stages_of(recipe)
     cache = out.parent / "noise_cache"
     spent = 0.0

@@ -139,14 +139,14 @@ def _training(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer)
         "seed": recipe.seed,
         "patients": data.patients,
     }
+    if recipe.stages:
+        made["stages"] = [_spent(RunFolder(folder)) for folder in sorted(run.path.parent.glob("stage-*"))]
     if recipe.start_from:
         made["start_from"] = recipe.start_from
     if isinstance(recipe, MattingRecipe):
         made |= {"crop_px": recipe.crop_px, "crop_of_box": recipe.crop_of_box, "crop_scale": "box"}
         made |= {"views": recipe.views} if recipe.views > 1 else {}
         made |= {"finish": dict(recipe.finish)} if recipe.finish else {}
-        if recipe.stages:
-            made["stages"] = [_spent(RunFolder(folder)) for folder in sorted(run.path.parent.glob("stage-*"))]
     elif isinstance(recipe, RestorationRecipe):
         kept = ("crops", "noise_sigma", "doses") if recipe.task == "ct-denoise" else ("crops",)
         made["settings"] = {key: getattr(recipe, key) for key in kept}

@@ -232,16 +232,28 @@ class Cropper:
         patches: With the layers.
         layers: What to cut beside ``reference``; of a layer with realisations one is drawn.
         augment: False leaves crops as they lie.
+        patient_shares: Patients whose group begins so are drawn so many times as often.
     """
 
-    def __init__(self, patches: PatchSet, layers: Sequence[str] = ("degraded",), augment: bool = True) -> None:
+    def __init__(
+        self,
+        patches: PatchSet,
+        layers: Sequence[str] = ("degraded",),
+        augment: bool = True,
+        patient_shares: Mapping[str, int] | None = None,
+    ) -> None:
         if not patches.slices:
             raise TrainingError("Nothing is left to train on", "Add data, or hold fewer patients out")
         self._layers, self._augment = ("reference", *layers), augment
         self._by_patient: dict[str, list[StoredSlice]] = {}
         for entry in patches.slices:
             self._by_patient.setdefault(entry.patient, []).append(entry)
-        self._patients = sorted(self._by_patient)
+        shares = patient_shares or {}
+        often = {
+            patient: next((times for beginning, times in shares.items() if patient.startswith(beginning)), 1)
+            for patient in self._by_patient
+        }
+        self._patients = sorted(patient for patient in self._by_patient for _ in range(often[patient]))
 
     def crop(self, side: int, random: np.random.Generator) -> Crop:
         """One crop; a slice smaller than ``side`` is mirrored at its edges."""

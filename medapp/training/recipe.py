@@ -46,6 +46,9 @@ class Recipe:
         tuning_patients: Held out of the training rows to choose the best checkpoint.
         tuning_share: Part of the patients that is held out where none is named.
         seed: Of weights and data.
+        stages: Entries that change from stage to stage; each stage is a run that starts from the weights of the one
+            before. Empty = one stage.
+        full: Entries of the full-size model, for a machine with a large GPU; see ``full_size``.
     """
 
     name: str
@@ -73,6 +76,8 @@ class Recipe:
     tuning_patients: tuple[str, ...] = ()
     tuning_share: float = 0.1
     seed: int = 0
+    stages: tuple[dict[str, Any], ...] = ()
+    full: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Readable JSON text."""
@@ -154,6 +159,7 @@ class RestorationRecipe(Recipe):
         loss: ``log_error``, or ``focal_region`` for networks with region maps.
         focal_beta: Additional weight of the worst region in ``focal_region``.
         own_loss_weight: Weight of what a network adds to the loss by itself, such as the balance of AMIR's routers.
+        patient_shares: Patients whose group begins so are drawn so many times as often as the others.
     """
 
     value_range: tuple[float, float] = (-1024.0, 3072.0)
@@ -169,9 +175,12 @@ class RestorationRecipe(Recipe):
     loss: str = "log_error"
     focal_beta: float = 1e-3
     own_loss_weight: float = 1e-3
+    patient_shares: dict[str, int] = field(default_factory=dict)
 
     def problem(self) -> str:
         """As ``Recipe.problem``."""
+        if not all(isinstance(often, int) and often > 0 for often in self.patient_shares.values()):
+            return "patient_shares are whole numbers above 0"
         if not all(low < high for low, high in (self.value_range, self.network_range, self.noise_sigma)):
             return "value_range, network_range and noise_sigma rise"
         if self.focus is not None and not self.focus[0] < self.focus[1]:
@@ -209,8 +218,6 @@ class MattingRecipe(Recipe):
         crop_of_box: Crop side over the longer side of a box, in inference.
         views: Mirrored views that inference averages: 1 or 4.
         finish: What inference does to the alpha at the end; see ``medapp.matting.finish.Finish``.
-        stages: Entries that change from stage to stage; each stage is a run that starts from the weights of the one
-            before. Empty = one stage.
     """
 
     task: str = "matting"
@@ -237,7 +244,6 @@ class MattingRecipe(Recipe):
     crop_of_box: float = 1.5
     views: int = 1
     finish: dict[str, Any] = field(default_factory=dict)
-    stages: tuple[dict[str, Any], ...] = ()
 
     def problem(self) -> str:
         """As ``Recipe.problem``."""
@@ -344,13 +350,32 @@ def stages_of(recipe: Recipe) -> tuple[Recipe, ...]:
     Raises:
         TrainingError: A stage has unknown entries.
     """
-    if not isinstance(recipe, MattingRecipe) or not recipe.stages:
+    if not recipe.stages:
         return (recipe,)
     try:
         changes = [{key: _tuples(value) for key, value in stage.items()} for stage in recipe.stages]
         return tuple(replace(recipe, **{**change, "stages": ()}) for change in changes)
     except (TypeError, AttributeError) as error:
         raise TrainingError("A stage of the recipe has unknown entries", _HINT) from error
+
+
+def full_size(recipe: Recipe) -> Recipe:
+    """The recipe of the full-size model, named ``<name>-full``; one stage, from the beginning, unless it says more.
+
+    Raises:
+        TrainingError: The recipe has none, or an entry of it cannot work.
+    """
+    if not recipe.full:
+        raise TrainingError("This recipe has no full size", "Train it without --full")
+    entries = {
+        **asdict(recipe),
+        "name": f"{recipe.name}-full",
+        "stages": [],
+        "start_from": "",
+        **recipe.full,
+        "full": {},
+    }
+    return recipe_of(entries)
 
 
 def _tuples(value: Any) -> Any:

@@ -96,7 +96,8 @@ class CtPairs:
     """
 
     def __init__(self, patches: PatchSet, recipe: RestorationRecipe) -> None:
-        self._cropper, self._recipe = Cropper(patches, ("noise", "is_body")), recipe
+        self._cropper = Cropper(patches, ("noise", "is_body"), patient_shares=recipe.patient_shares)
+        self._recipe = recipe
 
     def batch(self, step: int, rank: int, world: int) -> tuple[NDArray[np.float32], NDArray[np.float32], bool]:
         """Degraded and reference crops ``(B, 1, S, S)`` float32 in HU, and whether they count."""

@@ -82,7 +82,11 @@ class MrPairs:
     """
 
     def __init__(self, patches: PatchSet, limits: dict[str, tuple[float, float]], recipe: RestorationRecipe) -> None:
-        self._cropper, self._limits, self._recipe = Cropper(patches), limits, recipe
+        self._cropper, self._limits, self._recipe = (
+            Cropper(patches, patient_shares=recipe.patient_shares),
+            limits,
+            recipe,
+        )
 
     def batch(self, step: int, rank: int, world: int) -> tuple[NDArray[np.float32], NDArray[np.float32], bool]:
         """Degraded and reference crops ``(B, 1, S, S)`` float32, and whether they count."""

@@ -1,0 +1,73 @@
+"""Recipes: the ones in the repository work, stages follow each other, and a large machine makes the full size."""
+
+import numpy as np
+import pytest
+
+from medapp.cli.main import main
+from medapp.errors import TrainingError
+from medapp.networks.registry import build_network
+from medapp.paths import shipped_models_dir
+from medapp.progress import Progress
+from medapp.training.patches import Cropper, PatchSet
+from medapp.training.recipe import full_size, read_recipe, recipe_of, stages_of
+from medapp.training.sources import find_references
+from tests.training.making import RECIPE, make_data, make_recipe
+from tests.training.places import mr_place
+
+RECIPES = sorted(shipped_models_dir().rglob("*.recipe.json"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_of_the_repository_can_be_trained(path):
+    recipe = read_recipe(path)
+
+    assert recipe.name == path.name.removesuffix(".recipe.json")
+    for stage in stages_of(recipe):
+        build_network(stage.architecture, stage.config)
+
+
+def test_the_full_size_is_another_model_in_one_stage():
+    recipe = recipe_of(
+        RECIPE | {"stages": [{"iterations": 2}, {"iterations": 3}], "full": {"iterations": 9, "config": {}}}
+    )
+    full = full_size(recipe)
+
+    assert (full.name, full.iterations, full.config, len(stages_of(full))) == ("toy-full", 9, {}, 1)
+    assert full.crops == recipe.crops
+
+
+def test_a_recipe_without_a_full_size_says_so():
+    with pytest.raises(TrainingError, match="no full size"):
+        full_size(recipe_of(RECIPE))
+
+
+def test_a_broken_entry_of_the_full_size_is_named():
+    with pytest.raises(TrainingError, match="learning_rates"):
+        full_size(recipe_of(RECIPE | {"full": {"learning_rates": 1}}))
+
+
+def test_the_second_stage_of_a_restorer_goes_on_from_the_first(tmp_path, capsys):
+    data = make_data(tmp_path / "data")
+    recipe = make_recipe(tmp_path / "r.json", stages=[{"iterations": 3}, {"iterations": 6, "learning_rate": 1e-9}])
+
+    assert main(["train", "--recipe", str(recipe), "--out", str(tmp_path / "run"), "--data", str(data)]) == 0
+
+    from safetensors.torch import load_file
+
+    first, second = (load_file(tmp_path / "run" / f"stage-{n}" / "best.safetensors") for n in (1, 2))
+    assert all(np.allclose(first[key], second[key], atol=1e-5) for key in first)
+    assert any(bool(value.any()) for value in second.values())
+
+
+def test_patients_who_are_to_be_drawn_more_often_are(tmp_path):
+    references = find_references(mr_place(tmp_path / "data"), "MR", "train")
+    cropper = Cropper(PatchSet.build(references, tmp_path / "cache", Progress()), (), patient_shares={"b": 4})
+    drawn = [cropper.crop(32, np.random.default_rng(i)).entry.patient for i in range(120)]
+
+    assert 0.5 < drawn.count("b") / len(drawn) < 0.8  # 4 of 6, not 1 of 3
+
+
+@pytest.mark.parametrize("shares", [{"b": 0}, {"b": 0.5}])
+def test_shares_of_patients_are_counts(shares):
+    with pytest.raises(TrainingError, match="patient_shares"):
+        recipe_of(RECIPE | {"patient_shares": shares})
