@@ -71,6 +71,9 @@ def test_a_preview_with_a_trust_map_shows_where_the_answers_differ(opened, qtbot
     qtbot.waitUntil(lambda: document.trust is not None, timeout=30000)
     assert document.compare_mode == "trust overlay"
     assert document.processed.shape == document.trust.shape == (3, 48, 56)
+    compare = opened.tool_options.compare
+    overlay = compare.model().item(compare.findData("trust overlay"))
+    assert overlay.isEnabled()
     view = opened.grid.views[0]
     opened.grab()
     assert view.panes[0].trust_bar is not None
@@ -80,6 +83,7 @@ def test_a_preview_with_a_trust_map_shows_where_the_answers_differ(opened, qtbot
     tick(opened.restore.trust)
     qtbot.waitUntil(lambda: document.trust is None, timeout=30000)
     assert document.compare_mode == "swipe"
+    assert not overlay.isEnabled()
     assert [(made.trust, made.only_first) for made in requests(opened)] == [(True, True), (False, True)]
 
 

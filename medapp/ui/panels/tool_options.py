@@ -234,6 +234,9 @@ class ToolOptions(QToolBar):
     def _show_compare(self) -> None:
         document = self._document
         self._right.setVisible(document.processed is not None)
+        overlay = self.compare.model().item(COMPARE_MODES.index("trust overlay"))
+        overlay.setEnabled(document.trust is not None)
+        overlay.setToolTip("" if document.trust is not None else "There is no trust map of this restoration")
         self.compare.setCurrentIndex(COMPARE_MODES.index(document.compare_mode))
 
     # --------------------------------------------------------------------------------------------------------- changing
