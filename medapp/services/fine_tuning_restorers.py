@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ from medapp.training.tasks.corrections import CorrectionTask, Crops, Entry, pain
 from medapp.training.tasks.restoration import RestorationTask, TuningPair
 from medapp.training.tasks.starting import load_into
 from medapp.training.tasks.task import DataFacts
+
+_log = logging.getLogger(__name__)
 
 PERCENTILES = (0.5, 99.5)
 LEARNING_RATE = 3e-4
@@ -88,15 +91,13 @@ def tune_restorer(
     if not entries:
         raise TrainingError("No reference slice could be degraded; the model in use is unchanged.", "Add others.")
     old = _old_slices(old_data, intake, progress) if old_data is not None else []
-    old_apart = [one for one in old if one.patient in {s.patient for s in old[:: max(1, len(old) // 4)]}][
-        :_APART_SLICES
-    ]
+    old_apart = [old[i] for i in spread(range(len(old)), _APART_SLICES)] if len(old) >= 2 * _APART_SLICES else []
     judges = {one.patient for one in old_apart}
     old_entries = _entries([one for one in old if one.patient not in judges], card, intake, progress)
     recipe = _recipe(card, intake, recipe_path, minutes, entries)
     digest = hashlib.sha256(version.sha256.encode())
     for entry in old_entries:
-        digest.update(entry.reference.tobytes())
+        digest.update(entry.pairs[0][1].tobytes())
     facts = DataFacts(digest.hexdigest(), (version.name,), len(groups) - len(apart))
     new_pairs = _tuning([s for s in slices if s.patient in apart], card, intake)
     old_pairs = _tuning(old_apart, card, intake)
@@ -174,14 +175,19 @@ def _spread_cases(cases: Sequence[DataSetCase], most: int = 64) -> list[DataSetC
 
 
 def _entries(slices: Sequence[ReferenceSlice], card: Card, intake: Intake, progress: Progress) -> list[Entry]:
+    """Pairs of each slice; slices that are too small to be degraded are left out."""
     made = []
+    count = 1 if card.degradation.get("kind") == "mr-kspace" else VARIANTS  # k-space is cropped one way only
     progress.start(len(slices), "slices", "gathering")
     for one in slices:
         progress.step(note="gathering")
-        versions = [degrade(card.degradation, one.values, one.spacing_mm, seed) for seed in range(VARIANTS)]
-        scaled = [_native(version, one.values, intake) for version in versions]
-        body = judging_of(one.values, intake.modality).body
-        made.append(Entry(one.patient, scaled[0][1], tuple(pair[0] for pair in scaled), body, one.mattes))
+        try:
+            versions = [degrade(card.degradation, one.values, one.spacing_mm, seed) for seed in range(count)]
+        except TrainingError as error:
+            _log.warning("a slice was left out: %s", error.message)
+            continue
+        pairs = tuple(_native(version, one.values, intake) for version in versions)
+        made.append(Entry(one.patient, pairs, judging_of(one.values, intake.modality).body, one.mattes))
     return made
 
 
@@ -296,7 +302,7 @@ def _recipe(
         last = stages_of(read_recipe(recipe_path))[-1]
         if isinstance(last, RestorationRecipe) and last.architecture == card.architecture:
             first = last
-    largest = min(min(entry.reference.shape) for entry in entries)
+    largest = min(min(entry.shape) for entry in entries)
     fitting = tuple((side, count) for side, count in first.crops if side <= largest)
     return replace(
         first,

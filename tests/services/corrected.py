@@ -53,10 +53,10 @@ def add_case(project: Project, seed: int, group: str, readers=("Ann",), unit="HU
     return series_id
 
 
-def add_reference(project: Project, seed: int, group: str, unit="HU", slices=2, side=64):
+def add_reference(project: Project, seed: int, group: str, unit="HU", slices=2, side=64, modality="CT"):
     """A series marked as reference, without mattes; its id."""
     voxels = np.stack([np.rint(blob(100 * seed + z, side)[0]) for z in range(slices)]).astype(np.int16)
-    scan = Scan(voxels, Geometry.from_spacing((5.0, 1.0, 1.0)), "CT", unit, series_key=f"reference-{seed}")
+    scan = Scan(voxels, Geometry.from_spacing((5.0, 1.0, 1.0)), modality, unit, series_key=f"reference-{seed}")
     series_id = project.add_series(scan, title=f"Reference {seed}", group=group)
     project.set_reference(series_id, True)
     return series_id

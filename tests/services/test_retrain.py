@@ -9,6 +9,7 @@ import pytest
 from medapp import paths
 from medapp.errors import Cancelled, TrainingError, WeightsError
 from medapp.jobs.worker import run as run_request
+from medapp.networks.card import Intake
 from medapp.progress import Progress
 from medapp.requests import AdoptRequest, Done, MattingRequest, Refused, RestoreRequest, RetrainRequest, RollBackRequest
 from medapp.services.adoption import adopt, roll_back
@@ -19,7 +20,7 @@ from medapp.store.project import Project
 from medapp.training.tasks.corrections import painted
 from tests.matting.toy_matting import keep_toy_matting
 from tests.networks.toys import keep_toy
-from tests.services.corrected import SIDE, add_case
+from tests.services.corrected import SIDE, add_case, add_reference
 
 MINUTES = 0.02
 
@@ -200,6 +201,23 @@ def test_a_restorer_is_retrained_from_references_with_accepted_mattes_in_its_reg
         assert isinstance(outcome, Done), outcome
         made = project.series_info(outcome.result.series_id)
         assert made.provenance["model_id"] == f"{toy.id}.2"
+
+
+def test_mr_super_resolution_is_retrained_from_references_at_full_resolution(tmp_path):
+    toy = keep_toy(
+        paths.user_models_dir(),
+        "restore_rwkv",
+        task="mr-super-resolution",
+        scale=2,
+        degradation={"kind": "mr-kspace", "factor": 2},
+        takes=(Intake("MR", "arbitrary", (0.0, 1000.0), (0.0, 4.0), limits="percentiles"),),
+    )
+    with Project.create(tmp_path / "scans", reader="Ann") as project:
+        for seed in range(3):
+            add_reference(project, seed, f"P-{seed}", unit="arbitrary", slices=1, modality="MR")
+        result = retrain(RetrainRequest(str(project.path), toy.id, MINUTES), Workspace(), Progress())
+    told = json.loads((Path(result.run) / FILE).read_text())
+    assert [row["cases"] for row in told["metrics"] if row["key"] == "psnr_db"] == [1]
 
 
 def test_accepted_mattes_are_regions_of_their_own_in_training():

@@ -25,16 +25,20 @@ class Entry:
 
     Attributes:
         patient: Patient group.
-        reference, degraded: ``(Y, X)`` float32.
+        pairs: Degraded versions, each with its reference in the same units: ``(Y, X)`` float32.
         body: ``(Y, X)`` bool, where crops are worth drawing.
         mattes: ``(Y, X)`` uint8, number of the accepted matte of each pixel; 0 = none.
     """
 
     patient: str
-    reference: NDArray[np.float32]
-    degraded: tuple[NDArray[np.float32], ...]
+    pairs: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
     body: NDArray[np.bool_]
     mattes: NDArray[np.uint8]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(Y, X)``."""
+        return self.mattes.shape
 
 
 class Crops:
@@ -78,15 +82,14 @@ class Crops:
         entry = of_patient[int(random.integers(len(of_patient)))]
         best, most = (slice(0, side), slice(0, side)), -1.0
         for _ in range(8):
-            y, x = (int(random.integers(max(1, size - side + 1))) for size in entry.reference.shape)
+            y, x = (int(random.integers(max(1, size - side + 1))) for size in entry.shape)
             box = (slice(y, y + side), slice(x, x + side))
             share = float(entry.body[box].mean())
             if share > most:
                 best, most = box, share
             if share > 0.4:
                 break
-        reference = entry.reference[best]
-        degraded = entry.degraded[int(random.integers(len(entry.degraded)))][best]
+        degraded, reference = (part[best] for part in entry.pairs[int(random.integers(len(entry.pairs)))])
         if self._is_noise:  # noise a little lighter or heavier than was simulated
             degraded = reference + np.float32(random.uniform(*_JITTER)) * (degraded - reference)
         is_mirrored, turns = bool(random.random() < 0.5), int(random.integers(4))
