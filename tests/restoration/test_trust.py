@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from medapp.errors import Cancelled, UnsuitableModelError
 from medapp.networks.library import LoadedModel
@@ -117,6 +118,22 @@ def test_a_finer_grid_does_not_count_as_a_turn(card_scale):
     assert made.spread.max() < 1e-4 * values.max()
     filled = restore_with_trust(restorer, onto_finer_grid(values, card_scale), is_filled=True)
     np.testing.assert_array_equal(filled.restored.values, made.restored.values)
+
+
+@pytest.mark.parametrize("tile_px", [0, 64])
+def test_a_network_that_enlarges_by_itself_is_turned_on_the_grid_of_its_source(tile_px):
+    class Enlarging(nn.Module):
+        def forward(self, image, region_map):
+            assert region_map.shape[-2:] == (2 * image.shape[-2], 2 * image.shape[-1])
+            return functional.interpolate(image, scale_factor=2, mode="nearest")
+
+    values = _slice((72, 88))
+    restorer = _restorer(Enlarging(), tile_px=tile_px, scale=2, config={"scale": 2}, inputs=("region_map",))
+    made = restore_with_trust(restorer, values, 0.5, maps={"region_map": np.zeros((72, 88), np.int32)})
+    assert made.spread.shape == (144, 176)
+    assert made.spread.max() < 1e-3
+    half = (np.kron(values, np.ones((2, 2))) + made.restored.before) / 2
+    np.testing.assert_allclose(made.restored.values, half, atol=0.02)
 
 
 def test_measured_frequencies_are_trusted():
