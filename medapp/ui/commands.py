@@ -132,7 +132,7 @@ class Commands:
             "train_pause": window.training.pause,
             "train_resume": window.training.resume,
             "train_adopt": window.training.adopt,
-            "train_roll_back": window.training.roll_back,
+            "train_roll_back": lambda: window.training.roll_back(),
             "shortcuts": lambda: ShortcutSheet(window, document.settings.shortcuts).present(),
             "hints": self.show_hints,
             "messages": lambda: window.tasks.show_messages(),

@@ -230,12 +230,18 @@ class Training(QObject):
             self._keep_record()
             self.watch.follow(self.record.folder, is_running=True)
             self.changed.emit()
+        iteration, loss = event.detail.get("iteration"), event.detail.get("loss")
+        if isinstance(iteration, int) and isinstance(loss, float):
+            self.watch.hear(iteration, loss)
         if event.note:
             self._take_note(event.note)
 
     def _take_note(self, note: str) -> None:
         """Every phase gets a line in the log; of what changes all the time, one line a while."""
         phase = next((name for name in PHASES if note.lower().startswith(name)), "")
+        order = list(PHASES)
+        if phase and self.phase and order.index(phase) < order.index(self.phase):
+            return  # what the comparison gathers for itself
         is_new = bool(phase) and phase != self.phase
         if is_new:
             self.phase = phase
@@ -290,6 +296,7 @@ class Training(QObject):
         foreign = self._job_project is not None and self._job_project is not self._document.project
         self._job_project = None
         if foreign:
+            self.state = "idle"
             self._on_project_changed()
 
     def _drop(self) -> None:
@@ -359,8 +366,9 @@ class Training(QObject):
                 self.scorecard_ready.emit()
 
         def failed(error: MedappError) -> None:
-            self.problem = Message(error.message, "error", error.hint)
-            self._go_to("failed")
+            if self.record is not None and self.record.run == record.run:
+                self.problem = Message(error.message, "error", error.hint)
+                self._go_to("failed")
 
         place = Path(path) if path else record.folder / SCORECARD
         self._background.run(lambda: read_scorecard(place), shown, failed)
@@ -388,7 +396,7 @@ class Training(QObject):
             self._decide(record, "adopted")
             self._messages.say(
                 f"{title} is in use from now on. {self.recipe.title_of(result.replaced)} is kept.",
-                actions=(("Roll back", self.roll_back),),
+                actions=(("Roll back", lambda: self.roll_back(record.model_id)),),
             )
 
         self._switch(AdoptRequest(record.run), done, "adopting the model")
@@ -398,16 +406,20 @@ class Training(QObject):
         if self.record is not None and self.scorecard is not None:
             self._decide(self.record, "kept")
 
-    def roll_back(self) -> None:
-        """Let the model before the adopted one serve again."""
-        record = self.record
-        model_id = self.recipe.model_id or (record.model_id if record is not None else "")
+    def roll_back(self, model_id: str = "") -> None:
+        """Let the model before the adopted one serve again.
+
+        Args:
+            model_id: First of its line; empty = the one chosen in the recipe.
+        """
+        model_id = model_id or self.recipe.model_id
         if not model_id or self.is_switching:
             return
 
         def done(result: AdoptResult) -> None:
-            if record is not None and record.decision == "adopted" and self.record is not None:
-                self._decide(self.record, "rolled back")
+            record = self.record
+            if record is not None and record.model_id == model_id and record.decision == "adopted":
+                self._decide(record, "rolled back")
             serves, served = self.recipe.title_of(result.model_id), self.recipe.title_of(result.replaced)
             self._messages.say(f"{serves} is in use again. {served} is kept.")
 

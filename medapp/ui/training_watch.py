@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -15,6 +16,7 @@ from medapp.ui.training_state import Evidence, RunReader
 
 _LOOK_MS = 700
 _KEPT_LINES = 400
+_MOST_HEARD = 100
 
 Stamps = tuple[tuple[str, int], ...]
 
@@ -46,6 +48,7 @@ class RunWatch(QObject):
         self.log: list[str] = []
         self._reader: RunReader | None = None
         self._stamps: Stamps = ()
+        self._heard: list[tuple[int, float]] = []
         self._is_looking = False
         self._checks_told = 0
         self._clock = QTimer(self, interval=_LOOK_MS)
@@ -55,6 +58,7 @@ class RunWatch(QObject):
         """No run is on show."""
         self._clock.stop()
         self._reader, self._stamps, self._checks_told = None, (), 0
+        self._heard.clear()
         self.evidence, self.pictures = Evidence(), ()
         self.log.clear()
         self.changed.emit()
@@ -63,9 +67,16 @@ class RunWatch(QObject):
         """Look into a run folder: now, and again and again while the run is under way."""
         if self._reader is None or self._reader.folder != folder:
             self._reader, self._stamps, self._checks_told = RunReader(folder), (), 0
+        self._heard.clear()
         if is_running:
             self._clock.start()
         self.look()
+
+    def hear(self, iteration: int, loss: float) -> None:
+        """A loss that the worker told before it was noted in the run folder; shown at the next look."""
+        if math.isfinite(loss) and (not self._heard or iteration > self._heard[-1][0]):
+            self._heard.append((iteration, loss))
+            del self._heard[:-_MOST_HEARD]
 
     def stop(self) -> None:
         """The run came to an end: one last look."""
@@ -92,8 +103,11 @@ class RunWatch(QObject):
         self._background.run(read, seen, self._messages.tell_error)
 
     def _show(self, found: _Seen) -> None:
-        is_new = found.evidence != self.evidence
-        self.evidence = found.evidence
+        noted = found.evidence.losses[-1][0] if found.evidence.losses else 0
+        newest = tuple(point for point in self._heard if point[0] > noted)
+        evidence = replace(found.evidence, losses=(*found.evidence.losses, *newest))
+        is_new = evidence != self.evidence
+        self.evidence = evidence
         if found.pictures is not None and not any(picture.isNull() for picture in found.pictures):
             self.pictures, self._stamps, is_new = found.pictures, found.stamps, True
         for iteration, score in found.evidence.scores[self._checks_told :]:

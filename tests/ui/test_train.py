@@ -259,6 +259,11 @@ def test_curves_images_and_log_follow_the_run(window, project, qtbot, tmp_path):
     assert "Gathering what was accepted" in page.log.toPlainText()
     assert page.bar.value() == round(1000 * 30 / 180)
 
+    for iteration, loss in ((150, 9.0), (151, 0.5), (152, float("nan")), (153, 0.25)):
+        told = {"iteration": iteration, "loss": loss}
+        window.queue.progress(ProgressEvent(31, 180, "seconds", "training", told))
+    qtbot.waitUntil(lambda: page.curves.loss.value.text() == "iteration 153: 0.25", timeout=5000)
+    assert [x for x, _ in page.curves.loss.plot.points][-3:] == [150, 151, 153]
     points(tmp_path / "run", 2, first=7)
     qtbot.waitUntil(lambda: page.curves.loss.value.text().startswith("iteration 200"), timeout=5000)
 
@@ -416,6 +421,29 @@ def test_a_training_that_could_not_begin_leaves_the_start(window, project, qtbot
     assert not page.resume.isVisible()
 
 
+def test_a_run_of_another_project_ends_without_showing_up_in_the_open_one(window, project, qtbot, tmp_path):
+    run = tmp_path / "run"
+    page = start(window, qtbot, run)
+    first = window.document.project.project_id
+    plan(run, first)
+    with Project.create(paths.projects_dir() / "other"):
+        pass
+    window.session.open_project(paths.projects_dir() / "other.medapp")
+    qtbot.waitUntil(lambda: window.document.project.project_id != first, timeout=20000)
+    assert page.title.text() == "Soft matting 1 · in project story"
+
+    scorecard(run)
+    path = str(run / "scorecard.json")
+    window.queue.outcome(Done(RetrainResult(str(run), "soft-matting", "soft-matting.2", path, 150, 180.0, True)))
+    qtbot.waitUntil(lambda: window.training.state == "idle" and window.training.record is None)
+    qtbot.wait(200)
+    assert not page.scorecard.isVisible()
+
+    reopen(window, project, qtbot)
+    qtbot.waitUntil(lambda: window.training.state == "compared")
+    assert window.training.record.run == str(run)
+
+
 # ------------------------------------------------------------------------------------------------- the scorecard
 
 
@@ -451,9 +479,11 @@ def test_adopt_then_roll_back_is_one_click_each(window, project, qtbot, tmp_path
     qtbot.waitUntil(lambda: "Soft matting 2 was adopted and is in use." in texts(page))
     assert page.base_model.currentText() == "Soft matting 2"
 
+    window.training.recipe.choose("ct-rat")  # the scorecard speaks of its own model
     qtbot.mouseClick(page.scorecard.roll_back, LEFT)
     assert window.queue.asked.count(RollBackRequest("soft-matting")) == 1
     qtbot.waitUntil(lambda: "the model before is in use again" in texts(page.scorecard))
+    window.training.recipe.choose("soft-matting")
     qtbot.waitUntil(lambda: page.base_model.currentText() == "Soft matting 1")
 
 

@@ -175,7 +175,7 @@ class TrainPage(QWidget):
         self.scorecard = ScorecardView()
         self.scorecard.adopt_requested.connect(self._training.adopt)
         self.scorecard.keep_requested.connect(self._training.keep_current)
-        self.scorecard.roll_back_requested.connect(self._training.roll_back)
+        self.scorecard.roll_back_requested.connect(self._on_roll_back)
         self.pages = QStackedWidget()
         for page in (self.empty, self._build_evidence(), self.scorecard):
             self.pages.addWidget(page)
@@ -368,6 +368,11 @@ class TrainPage(QWidget):
         self.empty.button.setText(text)
         self.empty.button.setAccessibleName(text.rstrip("…"))
         self.empty.button.setVisible(bool(text))
+
+    def _on_roll_back(self) -> None:
+        record = self._training.record
+        if record is not None:
+            self._training.roll_back(record.model_id)
 
     def _on_empty(self) -> None:
         {
