@@ -144,7 +144,7 @@ def best_share(tuning: FineTuning, start: nn.Module, trained: Mapping[str, Tenso
         network.load_state_dict(blended(began, trained, share))
         with torch.inference_mode():
             tried.append((share, *tuning.validate(network)))
-        _log.info("a share of %.1f: new %s, old %s", *tried[-1])
+        _log.info("a share of %.2f: new %s, old %s", *tried[-1])
     _, new_before, old_before = tried[0]
     if new_before is None and old_before is None:
         return UNSEEN_SHARE

@@ -39,14 +39,14 @@ _log = logging.getLogger(__name__)
 
 PERCENTILES = (0.5, 99.5)
 LEARNING_RATE = 3e-4
-OLD_SLICES = 20
-OLD_JUDGES = 8
+OLD_SLICES = 10
+OLD_JUDGES = 6
 MOST_NEW_JUDGES = 16
-VARIANTS = 3
+VARIANTS = 2
 """Degraded versions of each training slice."""
 _APART_SHARE = 0.2
 _APART_LEAST = 6
-_APART_SLICES = 4
+_APART_SLICES = 3
 _APART_SIDE_PX = 192
 _NEAR, _NEAR_ALONE = 0.1, 1.0
 _QUARTER = 0.25
