@@ -295,7 +295,7 @@ def _own_home(models_dir: Path | None) -> Iterator[Path]:
         os.environ["MEDAPP_HOME"] = folder
         try:
             paths.user_models_dir().mkdir(parents=True)
-            for path in sorted(models_dir.glob("ct-rat.*")) if models_dir is not None else []:
+            for path in sorted(models_dir.glob("*rat*")) if models_dir is not None else []:
                 shutil.copy(path, paths.user_models_dir())
             yield Path(folder)
         finally:

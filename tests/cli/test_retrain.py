@@ -25,7 +25,7 @@ def test_a_project_is_surveyed_retrained_adopted_and_rolled_back(project, capsys
     assert main(["retrain", project, "--model", "toy-matting", "--survey"]) == 0
     assert json.loads(capsys.readouterr().out)["missing"] == 17
 
-    assert main(["retrain", project, "--model", "toy-matting", "--minutes", "0.01"]) == 0
+    assert main(["retrain", project, "--model", "toy-matting", "--minutes", "0.004"]) == 0
     told = capsys.readouterr()
     assert "Toy matting 1 (in use) against Toy matting 1.2 (new)" in told.out
     assert "New hold-out: 1 cases of 1 patients" in told.out

@@ -22,7 +22,7 @@ from tests.matting.toy_matting import keep_toy_matting
 from tests.networks.toys import keep_toy
 from tests.services.corrected import SIDE, add_case, add_reference
 
-MINUTES = 0.02
+MINUTES = 0.004
 
 
 @pytest.fixture(autouse=True)
