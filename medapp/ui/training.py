@@ -451,7 +451,7 @@ class Training(QObject):
 
 def _problem(outcome: Outcome, can_go_on: bool) -> Message:
     """What happened, what is safe, what to do."""
-    safe = "The model in use is unchanged" + ("; the run is kept and can go on." if can_go_on else ".")
+    safe = "The model in use is unchanged, and the run is kept." if can_go_on else "The model in use is unchanged."
     if isinstance(outcome, Refused):
         return Message(f"{outcome.message.rstrip('.')}. {safe}", "error", outcome.hint)
     report = outcome.report if isinstance(outcome, Crashed) else ""

@@ -403,7 +403,7 @@ def test_a_refused_training_says_what_is_safe_and_what_to_do(window, project, qt
     window.queue.outcome(Refused("The disk of the run folder is full.", "Free some space, then resume."))
     qtbot.waitUntil(lambda: page.state.text() == "Stopped")
 
-    said = "The disk of the run folder is full. The model in use is unchanged; the run is kept and can go on. Free some"
+    said = "The disk of the run folder is full. The model in use is unchanged, and the run is kept. Free some"
     qtbot.waitUntil(lambda: said in texts(page))
     assert page.resume.isVisible()
     qtbot.mouseClick(page.resume, LEFT)
