@@ -92,7 +92,8 @@ def fit_card(facts: ScanFacts, card: Card, region_engine: str | None = None) -> 
     if "region_map" in card.inputs and region_engine is not None and region_engine != card.region_engine:
         trained = card.region_engine or "regions of an unknown engine"
         return Fit("amber", f"trained with {trained}; these regions are from {region_engine}")
-    return Fit("green", f"made for {made_for} {_worded(intake.unit)}" if len(card.takes) == 1 else f"made for {made_for}")
+    unit = f" {_worded(intake.unit)}" if len(card.takes) == 1 else ""
+    return Fit("green", f"made for {made_for}{unit}")
 
 
 def _too_large(facts: ScanFacts, card: Card) -> Fit | None:
