@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,7 +249,8 @@ class Training(QObject):
             self.changed.emit()
         if is_new or (note != self._note and time.monotonic() - self._noted_at > _NOTE_EVERY_S):
             self._note, self._noted_at = note, time.monotonic()
-            self.watch.say(PHASES[phase] if phase and note.lower().strip(" .…") == phase else note)
+            is_plain = bool(phase) and note.lower().strip(" .…") == phase
+            self.watch.say(PHASES[phase] if is_plain else note[:1].upper() + note[1:])
 
     def _on_done(self, result: RetrainResult) -> None:
         record = self.record
@@ -280,6 +282,8 @@ class Training(QObject):
                     self._forget_run()
                     self._go_to("idle")
         else:
+            if isinstance(outcome, Refused) and "--" in outcome.hint:  # an option of the command line
+                outcome = replace(outcome, hint="Cancel this run, then start a new one.")
             can_go_on = record is not None and record.can_go_on
             self.problem = _problem(outcome, can_go_on)
             self._messages.tell_outcome(outcome, "the training")
