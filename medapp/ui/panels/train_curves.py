@@ -144,7 +144,7 @@ class Curve(QWidget):
         """Draw a curve, and a ring at its best point."""
         points = thinned(points)
         self.plot.points = points
-        self.plot.setXRange(0, points[-1][0] if points else 1, padding=0.02)
+        self.plot.setXRange(0, max(1, points[-1][0]) if points else 1, padding=0.02)
         for side in ("bottom", "left"):
             self.plot.getAxis(side).setStyle(showValues=bool(points))
         is_noisy = len(points) >= _SMOOTH_FROM and best is None
