@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QAction
+from PySide6.QtGui import QAction, QStandardItemModel
 from PySide6.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QStackedWidget, QToolBar, QWidget
 
 from medapp.scan.scan import Window
@@ -234,7 +234,9 @@ class ToolOptions(QToolBar):
     def _show_compare(self) -> None:
         document = self._document
         self._right.setVisible(document.processed is not None)
-        overlay = self.compare.model().item(COMPARE_MODES.index("trust overlay"))
+        modes = self.compare.model()
+        assert isinstance(modes, QStandardItemModel)  # what a QComboBox has unless it is given another
+        overlay = modes.item(COMPARE_MODES.index("trust overlay"))
         overlay.setEnabled(document.trust is not None)
         overlay.setToolTip("" if document.trust is not None else "There is no trust map of this restoration")
         self.compare.setCurrentIndex(COMPARE_MODES.index(document.compare_mode))
