@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from medapp.training.tasks.task import DataFacts, Judgement, Task
 
 _log = logging.getLogger(__name__)
 
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
 OF_INFERENCE = ("crop", "views", "finish")
 """Beginnings of the entries of a card's training that say how the model is used, and stay."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -27,6 +29,35 @@ OLD_LOSS_LIMIT = 0.01
 """Of the error on old cases held apart from training; the scorecard's hold-out is never looked at."""
 UNSEEN_SHARE = 0.6
 """Of the way where nothing old is at hand and nothing new can be held apart."""
+
+
+def fine_tuned_recipe(recipe: AnyRecipe, card: Card, minutes: float, **entries: Any) -> AnyRecipe:
+    """The recipe of a champion as one gentle run from its weights, by time.
+
+    Args:
+        recipe: Of the champion, or one with the defaults of its task.
+        card: Of the champion.
+        minutes: Of training.
+        entries: What else differs.
+    """
+    return replace(
+        recipe,
+        name=card.id,
+        title=card.name,
+        version=card.version,
+        start_from=card.id,
+        stages=(),
+        full={},
+        iterations=0,
+        minutes=minutes,
+        warm_up=20,
+        schedule="cosine",
+        least_rate=0.02,
+        average_decay=0.98,
+        tuning_patients=(),
+        seed=0,
+        **entries,
+    )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from medapp.scan.intensity import starting_window
 from medapp.scan.scan import Window
 from medapp.services.evaluation.matte_cases import MatteCase, held_out_cases
 from medapp.services.evaluation.mattes import measure_matte
-from medapp.services.fine_tuning import FineTuning, HeldOutCase, NearStart
+from medapp.services.fine_tuning import FineTuning, HeldOutCase, NearStart, fine_tuned_recipe
 from medapp.services.scorecard import NEW, OLD
 from medapp.store.project import DataSetCase, DataSetVersion, Project
 from medapp.training.matting_crops import CropPlan, MattingCrops
@@ -228,23 +228,12 @@ def _recipe(champion: LoadedModel, recipe_path: Path | None, minutes: float, old
         present = {source: first.shares.get(source, 0.0) for source, each in old.specimens.items() if each}
         total = sum(present.values()) or 1.0
         shares = {source: (1 - NEW_SHARE) * share / total for source, share in present.items()} | {SOURCE: NEW_SHARE}
-    return replace(
+    return fine_tuned_recipe(
         first,
-        name=card.id,
-        title=card.name,
-        version=card.version,
+        card,
+        minutes,
         config=config,
-        start_from=card.id,
         shares=shares,
-        stages=(),
-        iterations=0,
-        minutes=minutes,
         learning_rate=LEARNING_RATE,
-        warm_up=20,
-        schedule="cosine",
-        least_rate=0.02,
-        average_decay=0.98,
         check_every=50,
-        tuning_patients=(),
-        seed=0,
     )

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from medapp.restoration.metrics import judging_of
 from medapp.restoration.restorer import NetworkRestorer
 from medapp.services.evaluation.measuring import measure_restoration, regions_of
 from medapp.services.evaluation.subjects import held_out_subjects
-from medapp.services.fine_tuning import FineTuning, HeldOutCase, NearStart
+from medapp.services.fine_tuning import FineTuning, HeldOutCase, NearStart, fine_tuned_recipe
 from medapp.services.gather import spread
 from medapp.services.scorecard import NEW, OLD
 from medapp.store.project import DataSetCase, DataSetVersion, Project
@@ -304,27 +304,17 @@ def _recipe(
             first = last
     largest = min(min(entry.shape) for entry in entries)
     fitting = tuple((side, count) for side, count in first.crops if side <= largest)
-    return replace(
+    return fine_tuned_recipe(
         first,
-        name=card.id,
-        title=card.name,
-        version=card.version,
+        card,
+        minutes,
         config=dict(card.config),
-        start_from=card.id,
         value_range=intake.value_range,
         network_range=intake.network_range,
         limits="percentiles" if intake.limits == "percentiles" else "fixed",
         factor=card.scale,
         focus=first.focus if intake.modality == "CT" else None,
         crops=fitting or ((max(8, largest // 8 * 8), 4),),
-        iterations=0,
-        minutes=minutes,
         learning_rate=LEARNING_RATE,
-        warm_up=20,
-        schedule="cosine",
-        least_rate=0.02,
-        average_decay=0.98,
         check_every=100,
-        tuning_patients=(),
-        seed=0,
     )
