@@ -45,7 +45,8 @@ def main(arguments: list[str]) -> int:
     try:
         return int(chosen.run(chosen))
     except (Cancelled, KeyboardInterrupt):
-        print("cancelled; nothing was changed", file=sys.stderr)
+        # commands whose unfinished work can be gone on with say so
+        print(getattr(chosen, "when_cancelled", "cancelled; nothing was changed"), file=sys.stderr)
         return EXIT_CANCELLED
     except MedappError as error:
         print(f"{error.message}\n{error.hint}".rstrip(), file=sys.stderr)

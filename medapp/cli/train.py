@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = as torch chooses")
     parser.add_argument("--full", action="store_true", help="the recipe's full-size model, for a large GPU")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, when_cancelled="stopped; the same command goes on from here")
 
 
 def run(arguments: argparse.Namespace) -> int:

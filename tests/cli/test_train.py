@@ -48,7 +48,7 @@ def test_a_polite_kill_keeps_the_last_batch(command, tmp_path, capsys, number):
 
     assert signal.getsignal(number) is before
     assert 4 <= RunFolder(tmp_path / "run").load_state()["iteration"] < 16
-    capsys.readouterr()
+    assert "goes on from here" in capsys.readouterr().err
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out)["iteration"] == 16
 
