@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from medapp.errors import UnsuitableModelError
 from medapp.progress import Progress
@@ -109,10 +110,16 @@ def _wavelet(image: NDArray[np.float32], sigma: float, strength: float) -> NDArr
         return denoise_wavelet(image, sigma=strength * sigma, method="VisuShrink", mode="soft", wavelet="sym4")
 
 
+def _gaussian(image: NDArray[np.float32], sigma: float, strength: float) -> NDArray:
+    """Post-filter of scanners: the strength is its standard deviation in pixels, whatever the noise."""
+    return ndimage.gaussian_filter(image, strength, mode="nearest")
+
+
 FILTERS: dict[str, tuple[str, Filter]] = {
     "nlm": ("non-local means", _nlm),
     "tv": ("total variation", _tv),
     "wavelet": ("wavelet", _wavelet),
+    "gaussian": ("Gaussian", _gaussian),
 }
 CT_RANGE = (-260.0, 340.0)
 """HU the filters look at: the display window with a margin, where they are judged."""
@@ -126,17 +133,30 @@ TUNED_CT: dict[tuple[str, str], FilterSettings] = {
 }
 """By filter and reconstruction kernel, for quarter dose on training patients; ``docs/models.md`` says how."""
 DEFAULT_CT = {
+    "gaussian": FilterSettings(0.8, CT_RANGE, 2),
     "nlm": FilterSettings(1.0, CT_RANGE, 2),
     "tv": FilterSettings(1.1, CT_RANGE, 2),
     "wavelet": FilterSettings(0.4, CT_RANGE, 2),
 }
 """For CT whose kernel is not known: a little below the best of either kernel, and safe for both."""
 TUNED_OTHER = {
+    "gaussian": FilterSettings(0.8, None, 2),
     "nlm": FilterSettings(0.8, None, 2),
     "tv": FilterSettings(1.0, None, 2),
     "wavelet": FilterSettings(0.4, None, 2),
 }
 """For every other modality."""
+
+
+PET_RANGE = (0.0, 80.0)
+"""SUV the filters look at: all there is, hot lesions too."""
+TUNED_PET: dict[str, FilterSettings] = {
+    "gaussian": FilterSettings(1.2, PET_RANGE, 1),
+    "nlm": FilterSettings(1.3, PET_RANGE, 2),
+    "tv": FilterSettings(2.7, PET_RANGE, 2),
+    "wavelet": FilterSettings(1.5, PET_RANGE, 3),
+}
+"""By filter, for a tenth of the counts on training patients with the scanner as it is simulated by default."""
 
 
 def classical_restorer(model_id: str, modality: str | None = None) -> FilterRestorer:
@@ -155,8 +175,13 @@ def classical_restorer(model_id: str, modality: str | None = None) -> FilterRest
 
 def evaluation_filter(key: str, kernel: str) -> FilterRestorer | None:
     """A filter as tuned for low-dose CT of a reconstruction kernel; None when its library is not installed."""
+    return tuned_filter(key, TUNED_CT[key, kernel])
+
+
+def tuned_filter(key: str, settings: FilterSettings) -> FilterRestorer | None:
+    """A filter with settings of its own; None when its library is not installed."""
     if key == "wavelet" and importlib.util.find_spec("pywt") is None:
         return None
-    restorer = classical_restorer(f"filter-{key}", "CT")
-    restorer.settings = TUNED_CT[key, kernel]
+    restorer = classical_restorer(f"filter-{key}")
+    restorer.settings = settings
     return restorer

@@ -12,6 +12,8 @@ CT_DISPLAY_WINDOW = (-160.0, 240.0)
 """HU; the soft-tissue window in which low-dose CT is judged."""
 CT_EDGE_RANGE = (-1000.0, 1000.0)
 """HU; edges of CT are looked at in it."""
+PET_BODY_SUV = 0.1
+"""What lies above it, smoothed by a pixel, is body: fat at rest has 0.2, air next to nothing."""
 PERCENTILES = (0.5, 99.5)
 """Of a reference slice; limits of images without a unit."""
 TISSUE_SHARE = 0.1
@@ -56,7 +58,8 @@ class Judging:
 def judging_of(reference: NDArray, modality: str | None) -> Judging:
     """How a reference slice is judged.
 
-    CT: display window, patient, soft tissue, HU. Anything else has no common unit: limits are the 0.5 and 99.5
+    CT: display window, patient, soft tissue, HU. PET: from 0 to the highest value of the slice, at least 1; where there
+    is uptake; SUV. Anything else has no common unit: limits are the 0.5 and 99.5
     percentiles of the slice, the body is what lies above a tenth of them, and errors are told in percent of them.
 
     Args:
@@ -65,12 +68,23 @@ def judging_of(reference: NDArray, modality: str | None) -> Judging:
     """
     if modality == "CT":
         return Judging(CT_DISPLAY_WINDOW, body_mask(reference), soft_tissue(reference), CT_EDGE_RANGE, "HU")
+    if modality == "PT":
+        return _of_pet(reference)
     low, high = (float(value) for value in np.percentile(reference, PERCENTILES))
     high = max(high, low + 1e-6 * max(abs(low), 1e-6))
     body = reference > low + TISSUE_SHARE * (high - low)
     steepness = ndi.gaussian_gradient_magnitude(reference.astype(np.float32), 1.5)
     flat = ndi.binary_erosion(body & (steepness < _FLAT_SHARE_PER_PX * (high - low)))
     return Judging((low, high), body, flat, (low, high), "% of the range", 100.0 / (high - low))
+
+
+def _of_pet(reference: NDArray) -> Judging:
+    smooth = ndi.gaussian_filter(reference.astype(np.float32), 1.0)
+    body = smooth > PET_BODY_SUV
+    limits = (0.0, max(1.0, float(reference.max())))
+    steepness = ndi.gaussian_gradient_magnitude(reference.astype(np.float32), 1.5)
+    flat = ndi.binary_erosion(body & (steepness < _FLAT_SHARE_PER_PX * limits[1]))
+    return Judging(limits, body if body.any() else np.ones_like(body), flat, limits, "SUV")
 
 
 def psnr_db(

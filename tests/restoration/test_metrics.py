@@ -105,3 +105,16 @@ def test_off_the_border_is_the_body_without_its_cut():
     assert judging.inner[40, 40]
     small = metrics.judging_of(np.pad(np.full((10, 20), 500.0), 3), "MR")
     assert small.inner.any()
+
+
+def test_pet_is_judged_in_suv_where_there_is_uptake():
+    limb = np.zeros((30, 34), np.float32)
+    limb[8:22, 8:26] = 0.5
+    limb[12:16, 12:16] = 7.0
+    judging = metrics.judging_of(limb, "PT")
+    assert judging.unit == "SUV"
+    assert judging.limits == (0.0, 7.0)
+    assert judging.body[14, 14]
+    assert judging.body[10, 20]
+    assert not judging.body[2, 2]
+    assert metrics.judging_of(limb / 100, "PT").body.all()  # next to no uptake: there is nothing to leave out

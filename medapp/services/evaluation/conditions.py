@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from medapp.networks.card import MR_SUPER_RESOLUTION, Card
 from medapp.progress import Progress
-from medapp.restoration.classical import FilterRestorer, evaluation_filter
+from medapp.restoration.classical import TUNED_PET, FilterRestorer, evaluation_filter, tuned_filter
 from medapp.restoration.interpolation import resolvers
 from medapp.restoration.kspace import zero_filled
-from medapp.training.degradations.ct import Kernel, Scanner, low_dose
+from medapp.training.degradations.ct import Kernel, Scanner, low_dose, pixel_seed
+from medapp.training.degradations.pet import low_counts
 
 CT_DENOISE = "ct-denoise"
-MODALITIES = {CT_DENOISE: "CT", MR_SUPER_RESOLUTION: "MR"}
+PET_SYNTHESIS = "pet-synthesis"
+MODALITIES = {CT_DENOISE: "CT", MR_SUPER_RESOLUTION: "MR", PET_SYNTHESIS: "PT"}
 KEPT = ", k-space kept"
 
 Degrade = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
@@ -51,11 +53,13 @@ def conditions_of(task: str, is_quick: bool = False) -> list[Condition]:
     """The conditions of a task, the headline first.
 
     Args:
-        task: ``ct-denoise`` or ``mr-super-resolution``.
+        task: ``ct-denoise``, ``mr-super-resolution`` or ``pet-synthesis``.
         is_quick: CT at quarter dose with the soft kernel only.
     """
     if task == MR_SUPER_RESOLUTION:
         return [_of_kspace(4), _of_kspace(2)]
+    if task == PET_SYNTHESIS:
+        return [_of_counts(0.1)]
     main = _of_dose(0.25, "hann")
     if is_quick:
         return [main]
@@ -69,6 +73,16 @@ def _of_dose(dose: float, kernel: Kernel) -> Condition:
         f"dose {dose:g}, {kernel} filter",
         lambda values, spacing_mm: low_dose(values, spacing_mm, dose, Scanner(kernel=kernel)),
         {one.name: _run(one) for one in filters if one is not None},
+    )
+
+
+def _of_counts(fraction: float) -> Condition:
+    filters = [tuned_filter(name, settings) for name, settings in TUNED_PET.items()]
+    return Condition(
+        f"{fraction:g} of the counts",
+        lambda values, spacing_mm: low_counts(values, spacing_mm, fraction, pixel_seed(values, "evaluation")),
+        {one.name: _run(one) for one in filters if one is not None},
+        "low-dose input",
     )
 
 

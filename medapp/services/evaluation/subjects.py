@@ -19,8 +19,10 @@ from medapp.training.sources import MANIFEST, find_references
 NOISY_REFERENCE_HU = 9.0
 """CT whose own fine-grain noise is above it is reported apart: it is no clean reference."""
 CLEAN, NOISY = "clean", "noisy reference"
-_FOLDERS = {"CT": "ct/", "MR": "mri/"}
-_LEAST_SIDE_PX = {"CT": 32, "MR": 64}
+_FOLDERS = {"CT": "ct/", "MR": "mri/", "PT": "pet/"}
+_LEAST_SIDE_PX = {"CT": 32, "MR": 64, "PT": 24}
+_UNITS = {"CT": "HU", "PT": "SUV"}
+"""What values must be in to be judged; MR has no unit."""
 _LEAST_BODY = 0.1
 
 
@@ -63,7 +65,7 @@ def held_out_subjects(
         raise UsageError(error.message, error.hint) from error
     by_patient: dict[str, list[Reference]] = {}
     for reference in references:
-        if modality != "CT" or reference.unit == "HU":
+        if reference.unit == _UNITS.get(modality, reference.unit):
             by_patient.setdefault(reference.patient, []).append(reference)
     digest = hashlib.sha256()
     subjects = []
@@ -76,7 +78,8 @@ def held_out_subjects(
             digest.update(np.ascontiguousarray(values).tobytes())
         subjects.append(Subject(patient, tuple(chosen), _group(chosen, modality)))
     if not subjects:
-        raise UsageError(f"There is no {modality} slice here that could be judged", f"Choose a folder with {modality}")
+        kind = f"{modality} slice in {_UNITS[modality]}" if modality in _UNITS else f"{modality} slice"
+        raise UsageError(f"There is no {kind} here that could be judged", f"Choose a folder with {modality}")
     return subjects, digest.hexdigest()
 
 

@@ -49,3 +49,26 @@ def make_mr(folder, names=(("ptbp1_t1", "val"), ("ptbp2_t1", "val"), ("ptbp3_t1"
         writer.writerow(["path", "modality", "kind", "source repo", "licence", "notes", "sha256", "bytes"])
         writer.writerows([*row, "phantom", "CC0", "", "", ""] for row in rows)
     return folder
+
+
+PET = Intake("PT", "SUV", (0.0, 80.0), (0.0, 16.0))
+
+
+def make_pet(folder, names=(("STS_001", "val"), ("STS_002", "val"), ("STS_003", "train")), unit_row="PET FDG (SUV)"):
+    """Write a limb of three slices a patient with a hot tumour of known place, and the mask of the tumour."""
+    (folder / "pet").mkdir(parents=True, exist_ok=True)
+    rows = []
+    y, x = np.mgrid[:30, :34]
+    for i, (name, kind) in enumerate(names):
+        tumour = np.hypot(y - 15 - i, x - 15) < 5
+        values = np.where(np.hypot(y - 15, x - 17) < 12, 0.6, 0.02) + (5.0 + i) * tumour
+        grain = np.random.default_rng(i).uniform(0.8, 1.2, (3, *values.shape))
+        for ending, stack in (("pet", values * grain), ("gtv", np.stack([tumour] * 3).astype(np.float32))):
+            image = nib.Nifti1Image(stack.T.astype(np.float32), np.diag([4.0, 4.0, 3.3, 1.0]))
+            nib.save(image, folder / f"pet/{name}_{ending}.nii.gz")
+        rows += [[f"pet/{name}_pet.nii.gz", unit_row, kind], [f"pet/{name}_gtv.nii.gz", "PET label", kind]]
+    with (folder / "MANIFEST.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "modality", "kind", "source repo", "licence", "notes", "sha256", "bytes"])
+        writer.writerows([*row, "phantom", "CC0", "", "", ""] for row in rows)
+    return folder
