@@ -7,6 +7,7 @@ import csv
 import nibabel as nib
 import numpy as np
 import torch
+from scipy import ndimage
 
 from medapp.networks.card import Card, Intake
 from medapp.networks.checkpoint import keep_weights
@@ -61,8 +62,8 @@ def make_pet(folder, names=(("STS_001", "val"), ("STS_002", "val"), ("STS_003", 
     y, x = np.mgrid[:30, :34]
     for i, (name, kind) in enumerate(names):
         tumour = np.hypot(y - 15 - i, x - 15) < 5
-        values = np.where(np.hypot(y - 15, x - 17) < 12, 0.6, 0.02) + (5.0 + i) * tumour
-        grain = np.random.default_rng(i).uniform(0.8, 1.2, (3, *values.shape))
+        values = ndimage.gaussian_filter(np.where(np.hypot(y - 15, x - 17) < 12, 0.6, 0.02) + (5.0 + i) * tumour, 1.5)
+        grain = np.random.default_rng(i).uniform(0.9, 1.1, (3, *values.shape))
         for ending, stack in (("pet", values * grain), ("gtv", np.stack([tumour] * 3).astype(np.float32))):
             image = nib.Nifti1Image(stack.T.astype(np.float32), np.diag([4.0, 4.0, 3.3, 1.0]))
             nib.save(image, folder / f"pet/{name}_{ending}.nii.gz")
