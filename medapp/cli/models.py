@@ -1,4 +1,4 @@
-"""``medapp models list | show | import | parity | cost``: what restores and segments, and where it came from."""
+"""``medapp models list | show | import | parity | cost | train-all``: what restores and segments, and where from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
+from medapp.cli import train_all
 from medapp.errors import MedappError
 from medapp.jobs.worker import run as run_request
 from medapp.progress import Progress
@@ -33,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     same.add_argument("--json", action="store_true", help="a JSON line for each file")
     cost = actions.add_parser("cost", help="parameters and multiply-adds of every architecture, as published")
     cost.add_argument("--json", action="store_true", help="a JSON line for each network")
+    train_all.add_parser(actions)
     parser.set_defaults(run=run)
 
 
@@ -42,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         return parity([Path(file) for file in arguments.files], arguments.json)
     if arguments.action == "cost":
         return cost(arguments.json)
+    if arguments.action == "train-all":
+        return train_all.run(arguments)
     if arguments.action == "import":
         return _print(_ask(_import_request(arguments)))
     outcome = _ask(ModelsRequest())

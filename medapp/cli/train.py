@@ -10,6 +10,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from medapp import paths
@@ -46,40 +48,47 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads > 0:
         torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
-    stop = threading.Event()
-
-    def stop_politely(*_: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt  # asked twice
-        stop.set()
-
-    before = {number: signal.signal(number, stop_politely) for number in (signal.SIGTERM, signal.SIGINT)}
-    data_dir = arguments.data or paths.shared_data_dir()
-    try:
+    with stoppable() as is_stopped:
         result = train(
             arguments.recipe,
             arguments.out,
             arguments.minutes,
-            data_dir,
-            Progress(_Lines(), stop.is_set),
+            arguments.data or paths.shared_data_dir(),
+            Progress(Lines(), is_stopped),
             arguments.device,
             arguments.full,
         )
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(result))
     return 0
 
 
-class _Lines:
+@contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Ctrl+C and a polite kill ask the training to stop at its next batch; asked twice, it ends at once."""
+    stop = threading.Event()
+
+    def stop_politely(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, stop_politely) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Lines:
     """A line on standard error now and then."""
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def __call__(self, event: ProgressEvent) -> None:
+        """Print it when the last line is long enough ago."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + SECONDS_BETWEEN_LINES
             print(f"{event.note or event.unit} {event.done}/{event.total}", file=sys.stderr, flush=True)

@@ -57,8 +57,13 @@ def train(
         Cancelled: The user stopped it; the run can go on.
     """
     recipe = read_recipe(recipe_path)
-    if is_full:
-        recipe = full_size(recipe)
+    return train_recipe(full_size(recipe) if is_full else recipe, out, minutes, data_dir, progress, device)
+
+
+def train_recipe(
+    recipe: Recipe, out: Path, minutes: float, data_dir: Path, progress: Progress, device: str = "auto"
+) -> dict[str, Any]:
+    """As ``train``, of a recipe that was read already."""
     stages = stages_of(recipe)
     cache = out.parent / "noise_cache"
     spent = 0.0

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,10 +80,10 @@ class Trainer:
 
         Raises:
             Cancelled: The user stopped it; the state of the last iteration is kept.
-            TrainingError: The loss is not finite again and again, the disk is full, or the device vanished; the last
-                state that was kept is sound.
+            TrainingError: The loss is not finite again and again, the disk is full, the device vanished, or another
+                training is under way in the folder; the last state that was kept is sound.
         """
-        with crew(self._device) as self._crew:
+        with crew(self._device) as self._crew, self._run.owned() if self._crew.is_first else nullcontext():
             self._begin(progress)
             try:
                 return self._train(minutes, progress)

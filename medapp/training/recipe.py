@@ -99,8 +99,8 @@ class Recipe:
         rise = min(1.0, (iteration + 1) / max(1, self.warm_up))
         if self.schedule == "flat":
             # a budget of time has no last iteration: its fall is the last third
-            left = (self.iterations - iteration) / max(1, self.cool_down) if self.iterations else 3 * (1 - share)
-            fall = min(1.0, left)
+            left = (self.iterations - iteration) / max(1, self.cool_down) if self.iterations else 1.0
+            fall = min(1.0, left, 3 * (1 - share) if self.minutes else 1.0)
             return self.learning_rate * max(self.least_rate, min(rise, fall))
         fall = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
         return self.learning_rate * rise * (self.least_rate + (1 - self.least_rate) * fall)

@@ -8,9 +8,10 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -38,6 +39,26 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Nobody else trains in this folder meanwhile; the lock goes with the process, however that ends.
+
+        Raises:
+            TrainingError: Another training is under way here, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("a")
+        except OSError as error:
+            raise TrainingError("The run folder cannot be written", "Choose another folder with --out") from error
+        with file:
+            if not _locked(file):
+                raise TrainingError(
+                    "Another training is under way in this run folder; it was left alone",
+                    "Wait for it, or choose another --out folder",
+                )
+            yield
 
     def begin(self, recipe: Recipe, data: DataFacts) -> None:
         """Start a run here, or go on with the one that is here.
@@ -204,3 +225,16 @@ def _is_until(line: str, iteration: int | None) -> bool:
     except (ValueError, KeyError, TypeError):
         return False
     return iteration is None or at <= iteration
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock an open file until it is closed; False where somebody else has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing keeps two trainings apart there
+        return True
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -292,3 +292,11 @@ def test_two_processes_learn_what_one_does(tmp_path):
     best, of_two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
     for key in best:
         torch.testing.assert_close(best[key], of_two[key], rtol=1e-4, atol=1e-5)
+
+
+def test_two_trainings_in_one_folder_do_not_mix(tmp_path):
+    with RunFolder(tmp_path / "run").owned(), pytest.raises(TrainingError, match="under way in this run folder"):
+        _train(tmp_path / "run", iterations=4)
+    assert not (tmp_path / "run" / "recipe.json").exists()
+
+    assert _train(tmp_path / "run", iterations=4).is_done  # the lock went with its holder
