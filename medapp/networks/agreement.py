@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medapp.errors import WeightsError
-from medapp.networks.card import MR_SUPER_RESOLUTION, Card
+from medapp.networks.card import Card
 from medapp.networks.checkpoint import expected_tensors
 from medapp.networks.registry import architecture
 
@@ -42,14 +42,15 @@ def _problems(card: Card) -> Iterator[str]:
         yield f"beside the image it needs {needed}, not {', '.join(card.inputs) or 'nothing'}"
     if card.size_multiple % built.size_multiple:
         yield f"sides must be multiples of {built.size_multiple} px, not of {card.size_multiple}"
-    least = -(-card.min_side_px // card.size_multiple) * card.size_multiple  # callers pad
-    if least < built.min_side_px:
-        yield f"sides of {card.min_side_px} px are too small, {built.min_side_px} are needed"
     enlarges = card.config.get("scale", 1)
-    if enlarges not in (1, card.scale):
-        yield f"it enlarges its input {enlarges} times, the card says {card.scale}"
-    if enlarges == 1 and card.scale > 1 and card.task != MR_SUPER_RESOLUTION:
-        yield f"it keeps the grid, and the card says that the result's is {card.scale} times finer"
+    for told in [card.narrowed(modality) for modality in card.modalities] or [card]:
+        least = -(-told.min_side_px // told.size_multiple) * told.size_multiple  # callers pad
+        if least < built.min_side_px:
+            yield f"sides of {told.min_side_px} px are too small, {built.min_side_px} are needed"
+        if enlarges not in (1, told.scale):
+            yield f"it enlarges its input {enlarges} times, the card says {told.scale}"
+        if enlarges == 1 and told.scale > 1 and not told.fills_kspace:
+            yield f"it keeps the grid, and the card says that the result's is {told.scale} times finer"
 
 
 def _count(number: int, word: str) -> str:

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ SERVES = ("restoration", "regions", "matting", "depth")
 """What a person uses a model for."""
 MR_SUPER_RESOLUTION = "mr-super-resolution"
 """The task whose networks keep the grid: slices are brought onto the finer one before, by zero-filling k-space."""
+ALL_IN_ONE = "all-in-one"
+"""The task of one network for several kinds of scans; of MR it does what ``MR_SUPER_RESOLUTION`` says."""
+OF_AN_INTAKE = ("scale", "spacing_mm", "extent_mm", "min_side_px")
+"""Entries of a card that one kind of scan may have of its own."""
 MAX_BYTES = 1_000_000
 MAX_SCALE = 8
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
@@ -41,6 +45,8 @@ class Intake:
         limits: ``fixed``: ``value_range`` is in native values. ``percentiles``: it stands for the 0.5 and 99.5
             percentile of the finite values of each slice that is given; values beyond are extrapolated, so nothing is
             clipped or held back, and a slice without spread passes unchanged.
+        scale, spacing_mm, extent_mm, min_side_px: Where this kind of scan differs from what the card says for all of
+            them; None = it does not.
     """
 
     modality: str
@@ -49,6 +55,10 @@ class Intake:
     network_range: tuple[float, float] = (0.0, 1.0)
     curve: str = "linear"
     limits: str = "fixed"
+    scale: int | None = None
+    spacing_mm: tuple[float, float] | None = None
+    extent_mm: float | None = None
+    min_side_px: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,11 @@ class Card:
 
     def to_json(self) -> str:
         """Readable JSON text; ``parse_card`` reads it back."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        entries = asdict(self)
+        for intake in entries["takes"]:
+            for key in [key for key in OF_AN_INTAKE if intake[key] is None]:
+                del intake[key]
+        return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
 
     @property
     def title(self) -> str:
@@ -127,6 +141,20 @@ class Card:
     def intake(self, modality: str | None) -> Intake | None:
         """How scans of a modality enter; None when it does not take them."""
         return next((intake for intake in self.takes if intake.modality == modality), None)
+
+    def narrowed(self, modality: str | None) -> Card:
+        """The card of the same model for one kind of scan only, with what differs for it; itself for kinds not taken."""
+        intake = self.intake(modality)
+        if intake is None:
+            return self
+        own = {key: value for key in OF_AN_INTAKE if (value := getattr(intake, key)) is not None}
+        return replace(self, takes=(intake,), **own)
+
+    @property
+    def fills_kspace(self) -> bool:
+        """Slices are brought onto the finer grid before the network sees them; asked of a card of one kind of scan."""
+        is_mr = self.task == MR_SUPER_RESOLUTION or (self.task == ALL_IN_ONE and self.modalities == ("MR",))
+        return is_mr and self.scale > 1 and int(self.config.get("scale", 1)) == 1
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -187,7 +215,11 @@ def parse_card(text: str) -> Card:
 
 
 def _intake(entries: Mapping[str, Any]) -> Intake:
-    ranges = {key: _pair(value) for key, value in entries.items() if key.endswith("_range")}
+    ranges = {
+        key: _pair(value)
+        for key, value in entries.items()
+        if key.endswith("_range") or (key == "spacing_mm" and value is not None)
+    }
     return Intake(**{**entries, **ranges})
 
 
@@ -221,25 +253,18 @@ def _problem(entries: Mapping[str, Any]) -> str:
     problem = _intake_problem(entries["takes"], may_be_empty=entries.get("serves") in ("regions", "matting"))
     if problem:
         return problem
-    spacing, extent = entries.get("spacing_mm"), entries.get("extent_mm")
-    if spacing is not None and not _is_range(spacing, may_be_one=True):
-        return "'spacing_mm' must be two rising numbers"
-    if extent is not None and not (_is_number(extent) and extent > 0):
-        return "'extent_mm' must be a length"
     if entries.get("precision", "auto") not in ("auto", "float32"):
         return "'precision' must be auto or float32"
     if entries.get("channels", 1) not in (1, 3):
         return "'channels' must be 1 or 3"
     if entries.get("dims", 2) not in (2, 3):
         return "'dims' must be 2 or 3"
-    for key in ("size_multiple", "min_side_px"):
-        value = entries.get(key, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
-            return f"'{key}' must be a number of pixels"
-    scale = entries.get("scale", 1)
-    if not isinstance(scale, int) or isinstance(scale, bool) or not 1 <= scale <= MAX_SCALE:
-        return f"'scale' must be a whole number from 1 to {MAX_SCALE}"
-    if scale > 1 and entries.get("dims", 2) != 2:
+    scales = [entries.get("scale", 1), *(intake.get("scale") for intake in entries["takes"])]
+    for told in (entries, *entries["takes"]):
+        problem = _size_problem(told)
+        if problem:
+            return problem
+    if any(scale is not None and scale > 1 for scale in scales) and entries.get("dims", 2) != 2:
         return "'scale' is for models of slices"
     for key in ("config", "figures", "training", "degradation"):
         if not isinstance(entries.get(key, {}), dict):
@@ -248,6 +273,23 @@ def _problem(entries: Mapping[str, Any]) -> str:
         return "'data' must be a list of objects"
     if not all(isinstance(entry, str) for entry in _list_of(entries, "limits")):
         return "'limits' must be a list of sentences"
+    return ""
+
+
+def _size_problem(entries: Mapping[str, Any]) -> str:
+    """The first thing wrong with sizes, of a card or of one kind of scan."""
+    spacing, extent = entries.get("spacing_mm"), entries.get("extent_mm")
+    if spacing is not None and not _is_range(spacing, may_be_one=True):
+        return "'spacing_mm' must be two rising numbers"
+    if extent is not None and not (_is_number(extent) and extent > 0):
+        return "'extent_mm' must be a length"
+    is_intake = "modality" in entries
+    for key in ("size_multiple", "min_side_px", "scale"):
+        value, most = entries.get(key, None if is_intake else 1), MAX_SCALE if key == "scale" else 4096
+        if value is None and is_intake:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            return f"'{key}' must be a whole number from 1 to {most}"
     return ""
 
 

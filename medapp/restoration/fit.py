@@ -60,7 +60,8 @@ def fit_card(facts: ScanFacts, card: Card, region_engine: str | None = None) -> 
         region_engine: What finds the regions for models that need them; None = not chosen yet.
     """
     intake = card.intake(facts.modality)
-    made_for = " or ".join(card.modalities)
+    made_for, kinds = " or ".join(card.modalities), len(card.takes)
+    card = card.narrowed(facts.modality)
     if facts.is_colour != (card.channels == 3):
         return Fit("blocked", "made for grey images" if facts.is_colour else "made for colour images")
     if facts.modality is None and not facts.is_colour:
@@ -92,7 +93,7 @@ def fit_card(facts: ScanFacts, card: Card, region_engine: str | None = None) -> 
     if "region_map" in card.inputs and region_engine is not None and region_engine != card.region_engine:
         trained = card.region_engine or "regions of an unknown engine"
         return Fit("amber", f"trained with {trained}; these regions are from {region_engine}")
-    unit = f" {_worded(intake.unit)}" if len(card.takes) == 1 else ""
+    unit = f" {_worded(intake.unit)}" if kinds == 1 else ""
     return Fit("green", f"made for {made_for}{unit}")
 
 

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from medapp.errors import ComputeError, UnsuitableModelError
-from medapp.networks.card import MR_SUPER_RESOLUTION
 from medapp.networks.device import choose_dtype
 from medapp.networks.library import LoadedModel
 from medapp.networks.registry import architecture
@@ -196,9 +195,14 @@ class NetworkRestorer(Restorer):
         return self.model.card.inputs
 
     @property
+    def card(self) -> Card:
+        """As it is for the scans to come."""
+        return self.model.card.narrowed(self.modality)
+
+    @property
     def intake(self) -> Intake:
         """How values enter the network."""
-        return self.model.card.intake(self.modality) or self.model.card.takes[0]
+        return self.card.takes[0]
 
     def fit(self, facts: ScanFacts, region_engine: str | None = None) -> Fit:
         """By the card."""
@@ -207,13 +211,12 @@ class NetworkRestorer(Restorer):
     @property
     def grid(self) -> FinerGrid:
         """As the card says."""
-        return FinerGrid(self.model.card.scale, keeps_centres=not self._enlarges)
+        return FinerGrid(self.card.scale, keeps_centres=not self._enlarges)
 
     @property
     def fills(self) -> bool:
         """Slices are brought onto the finer grid before the network sees them, by zeros around their k-space."""
-        card = self.model.card
-        return card.scale > 1 and card.task == MR_SUPER_RESOLUTION and not self._enlarges
+        return self.card.fills_kspace
 
     @property
     def _enlarges(self) -> bool:
@@ -224,7 +227,7 @@ class NetworkRestorer(Restorer):
     ) -> tuple[NDArray[np.float32], Maps]:
         """Onto the finer grid; see ``Restorer.prepared``."""
         maps = self._checked(maps or {}, values.shape[:2])
-        if self.model.card.scale == 1 or (self.fills and is_filled):
+        if self.card.scale == 1 or (self.fills and is_filled):
             return values, maps
         if is_filled:
             raise ValueError("this model enlarges slices by itself")
@@ -235,7 +238,7 @@ class NetworkRestorer(Restorer):
 
     def restore(self, values: NDArray[np.float32], maps: Maps, progress: Progress) -> Restored:
         """Scale to the network's range, run, scale back; voxels outside the card's range keep their value."""
-        card = self.model.card
+        card = self.card
         if (values.ndim == 3) != (card.channels == 3) or card.dims != 2:
             wanted = "volumes" if card.dims == 3 else "colour images" if card.channels == 3 else "grey slices"
             raise UnsuitableModelError(f"This model takes {wanted} only.", "Choose another model.")
@@ -267,7 +270,7 @@ class NetworkRestorer(Restorer):
         is_gap = ~np.isfinite(given)
         low = np.float32(given[~is_gap].min()) if not is_gap.all() else np.float32(0)
         try:
-            kept = keep_measured(np.where(is_gap, low, restored), np.where(is_gap, low, given), self.model.card.scale)
+            kept = keep_measured(np.where(is_gap, low, restored), np.where(is_gap, low, given), self.card.scale)
         except ValueError as error:
             raise UnsuitableModelError(f"{str(error).capitalize()}.", "Choose another model.") from error
         return np.where(is_gap, given, kept)
@@ -414,7 +417,7 @@ class NetworkRestorer(Restorer):
             for size in tensor.shape[2:]:
                 side = min(max(64 // multiple, 1) * multiple, size)
                 middle.append(slice((size - side) // 2, (size - side) // 2 + side))
-            larger = self.model.card.scale if self._enlarges else 1
+            larger = self.card.scale if self._enlarges else 1
             there = tuple(slice(part.start * larger, part.stop * larger) for part in middle)
             probes = {name: values[(slice(None), *there)] for name, values in inputs.items()}
             image = tensor[(slice(None), slice(None), *middle)]

@@ -36,6 +36,7 @@ def list_models(request: ModelsRequest, workspace: Workspace, progress: Progress
             continue
         card = library.card(library.in_use(listed.id))
         fit = fit_card(facts, card) if facts is not None and card.takes else None
+        here = card.narrowed(facts.modality) if facts is not None else card
         rows.append(
             {
                 **card.summary(),
@@ -43,6 +44,8 @@ def list_models(request: ModelsRequest, workspace: Workspace, progress: Progress
                 "in_use": card.id,
                 "history": list(library.history(listed.id)),
                 "title": card.name,
+                "scale": here.scale,
+                "fills_kspace": here.fills_kspace,
                 "kind": {"restoration": "restored"}.get(card.serves, card.serves),
                 "fit": fit.level if fit else None,
                 "reason": fit.reason if fit else "",

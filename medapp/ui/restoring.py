@@ -106,9 +106,7 @@ class Restoring(QObject):
     @property
     def can_keep_measured(self) -> bool:
         """The chosen model fills k-space, of which the measured part can be kept."""
-        model = self.model or {}
-        is_mr = model.get("task") == "mr-super-resolution"
-        return is_mr and self.factor > 1 and int((model.get("config") or {}).get("scale", 1)) == 1
+        return bool((self.model or {}).get("fills_kspace"))
 
     @property
     def needs_regions(self) -> bool:

@@ -100,7 +100,7 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     calibration: list[dict[str, Any]] = []
     for condition in conditions:
-        fitting = [model for model in models if condition.takes(model.model.card)]
+        fitting = [model for model in models if condition.takes(model.card)]
         for group in sorted({one.group for one in subjects}):
             members = [one for one in subjects if one.group == group]
             rows += _rows(members, group, condition, MODALITIES[task], fitting, progress)
