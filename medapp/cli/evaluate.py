@@ -23,7 +23,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``evaluate`` to the command line."""
     parser = subparsers.add_parser("evaluate", help="measure a task on held-out patients against classical methods")
     parser.add_argument(
-        "--task", required=True, help="ct-denoise, mr-super-resolution, pet-synthesis, matting or depth-completion"
+        "--task",
+        required=True,
+        help="ct-denoise, mr-super-resolution, pet-synthesis, all-in-one, matting or depth-completion",
     )
     parser.add_argument("--model", help="one model of the library; default: all models of the task")
     parser.add_argument("--models-dir", type=Path, help="look for models here instead of in the library")

@@ -143,7 +143,7 @@ class Card:
         return next((intake for intake in self.takes if intake.modality == modality), None)
 
     def narrowed(self, modality: str | None) -> Card:
-        """The card of the same model for one kind of scan only, with what differs for it; itself for kinds not taken."""
+        """The card of the same model for one kind of scan, with what differs for it; itself for kinds not taken."""
         intake = self.intake(modality)
         if intake is None:
             return self

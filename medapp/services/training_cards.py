@@ -11,9 +11,10 @@ import torch
 
 from medapp.networks.card import Card, Intake
 from medapp.networks.registry import architecture
+from medapp.services.all_in_one_card import all_in_one_card
 from medapp.training.inputs import REGION_ENGINE
 from medapp.training.loop import Trainer
-from medapp.training.recipe import MattingRecipe, Recipe, RestorationRecipe
+from medapp.training.recipe import AllInOneRecipe, MattingRecipe, Recipe, RestorationRecipe
 from medapp.training.run_folder import RunFolder
 from medapp.training.tasks.task import DataFacts
 
@@ -75,6 +76,8 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
     )
     if isinstance(recipe, RestorationRecipe):
         return _restoration(recipe, common)
+    if isinstance(recipe, AllInOneRecipe):
+        return all_in_one_card(recipe, common, data)
     if isinstance(recipe, MattingRecipe):
         return replace(
             common,
@@ -150,6 +153,9 @@ def _training(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer)
     elif isinstance(recipe, RestorationRecipe):
         kept = ("crops", "noise_sigma", "doses") if recipe.task == "ct-denoise" else ("crops",)
         made["settings"] = {key: getattr(recipe, key) for key in kept}
+    elif isinstance(recipe, AllInOneRecipe):
+        made["settings"] = {"crops": recipe.crops, "shares": dict(recipe.shares), "fractions": recipe.fractions}
+        made["patients_of"] = {modality: part.patients for modality, part in data.parts.items()}
     else:
         made["points"] = (
             "log-uniform 5 to 2,000; uniform, grid, keypoints, lines, half; one frame in twenty without any"

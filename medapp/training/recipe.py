@@ -287,14 +287,91 @@ class CompletionRecipe(Recipe):
         return super().problem() or ("" if 0 < self.points[0] < self.points[1] else "points rise")
 
 
+PART_TASKS = {"CT": "ct-denoise", "MR": "mr-super-resolution", "PT": "pet-synthesis"}
+"""What an all-in-one network does with scans of a modality."""
+
+
+@dataclass(frozen=True)
+class AllInOneRecipe(Recipe):
+    """One restorer of several kinds of scans, which is not told which kind it sees.
+
+    Attributes:
+        parts: By DICOM code (``CT``, ``MR``, ``PT``): entries of ``RestorationRecipe`` for its scans.
+        shares: By the same codes: whole parts of each batch that its crops make up.
+        floors: Errors below it count as none, in native units of each code; what is not named has 1.
+        fractions: Parts of the counts ``(low, high)`` at which PET is simulated.
+        most_slices: Of a PET series, evenly spread; neighbours are alike.
+        own_loss_weight: Weight of what a network adds to the loss by itself, such as the balance of AMIR's routers.
+        frozen: Beginnings of the names of parameters that stay as they were drawn.
+    """
+
+    task: str = "all-in-one"
+    architecture: str = "amir"
+    crops: tuple[tuple[int, int], ...] = ((48, 12), (64, 6))
+    parts: dict[str, dict[str, Any]] = field(default_factory=lambda: {"CT": {}, "MR": {}, "PT": {}})
+    shares: dict[str, int] = field(default_factory=lambda: {"CT": 1, "MR": 1, "PT": 1})
+    floors: dict[str, float] = field(default_factory=lambda: {"PT": 0.01})
+    fractions: tuple[float, float] = (0.05, 0.3)
+    most_slices: int = 24
+    own_loss_weight: float = 1e-3
+    frozen: tuple[str, ...] = ()
+
+    def part(self, modality: str) -> RestorationRecipe:
+        """What the scans of one modality are trained as, with their share of each batch.
+
+        Raises:
+            TypeError: The part has unknown entries.
+        """
+        whole = sum(self.shares.values())
+        crops = tuple((side, count * self.shares[modality] // whole) for side, count in self.crops)
+        usual = {"MR": _MR, "PT": _PET}.get(modality, {})
+        own = {key: _tuples(value) for key, value in {**usual, **self.parts[modality]}.items()}
+        return RestorationRecipe(
+            name=self.name,
+            task=PART_TASKS[modality],
+            architecture=self.architecture,
+            config=self.config,
+            crops=crops,
+            iterations=self.iterations,
+            minutes=self.minutes,
+            seed=self.seed,
+            tuning_patients=self.tuning_patients,
+            tuning_share=self.tuning_share,
+            **own,
+        )
+
+    def problem(self) -> str:
+        """As ``Recipe.problem``."""
+        if not self.parts or not set(self.parts) <= set(PART_TASKS) or set(self.shares) != set(self.parts):
+            return f"parts and shares name the same modalities, out of {', '.join(PART_TASKS)}"
+        if not all(isinstance(share, int) and share > 0 for share in self.shares.values()):
+            return "shares are whole numbers above 0"
+        if any(count % sum(self.shares.values()) for _, count in self.crops):
+            return "batches of crops can be divided by the sum of the shares"
+        if not set(self.floors) <= set(PART_TASKS) or not all(floor > 0 for floor in self.floors.values()):
+            return "floors are above 0, of modalities"
+        if not 0 < self.fractions[0] <= self.fractions[1] <= 1 or self.most_slices < 1:
+            return "fractions lie between 0 and 1, most_slices is 1 or more"
+        return next((told for one in self.parts if (told := self.part(one).problem())), "") or super().problem()
+
+
 TASKS: Mapping[str, type[Recipe]] = {
     "ct-denoise": RestorationRecipe,
     "mr-super-resolution": RestorationRecipe,
+    "all-in-one": AllInOneRecipe,
     "matting": MattingRecipe,
     "depth-completion": CompletionRecipe,
 }
 """What can be trained, and the entries that its recipe has."""
-_MR = {"value_range": [0, 1000], "network_range": [0, 4], "limits": "percentiles", "factor": 4, "focus": None}
+_MR: dict[str, Any] = {
+    "value_range": [0, 1000],
+    "network_range": [0, 4],
+    "limits": "percentiles",
+    "factor": 4,
+    "focus": None,
+}
+
+_PET: dict[str, Any] = {"value_range": [0, 80], "network_range": [0, 16], "focus": None, "outside_weight": 1.0}
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -153,6 +153,7 @@ def trainable(rows: Any) -> tuple[dict[str, Any], ...]:
     found = [
         dict(row)
         for row in rows
-        if row.get("serves") == "matting" or (row.get("serves") == "restoration" and row.get("degradation"))
+        if row.get("serves") == "matting"
+        or (row.get("serves") == "restoration" and (row.get("degradation") or {}).get("kind"))
     ]
     return tuple(sorted(found, key=lambda row: (row.get("serves") != "matting", str(row["title"]))))

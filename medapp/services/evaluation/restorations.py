@@ -103,7 +103,7 @@ def evaluate(
         fitting = [model for model in models if condition.takes(model.card)]
         for group in sorted({one.group for one in subjects}):
             members = [one for one in subjects if one.group == group]
-            rows += _rows(members, group, condition, MODALITIES[task], fitting, progress)
+            rows += rows_of(members, group, condition, MODALITIES[task], fitting, progress)
         if not is_quick and (condition.factor > 1 or condition is conditions[0]):
             judged = [one for one in subjects if one.group == CLEAN] or subjects
             calibration += [calibration_of(model, judged, condition, progress) for model in fitting]
@@ -142,7 +142,7 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     return figures
 
 
-def _rows(
+def rows_of(
     subjects: Sequence[Subject],
     group: str,
     condition: Condition,

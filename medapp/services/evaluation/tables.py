@@ -109,7 +109,7 @@ def restoration_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]
         cells = (
             row["name"],
             number(row.get("psnr_db"), 2),
-            _interval(row.get("ci95")),
+            interval(row.get("ci95")),
             number(row.get("ssim"), 4),
             number(row.get("rmse"), 2),
             signed(row.get("bias"), 2),
@@ -118,10 +118,10 @@ def restoration_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]
             number(row["noise_power"], 3),
             number(row["noise_frequency"], 2),
             signed(row.get("gain_db"), 2),
-            _interval(row.get("gain_ci95")),
+            interval(row.get("gain_ci95")),
             number(row.get("psnr_inner_db"), 2),
             signed(row.get("gain_inner_db"), 2),
-            _interval(row.get("gain_inner_ci95")),
+            interval(row.get("gain_inner_ci95")),
         )
         who = f"{row['n_subjects']} patients, {row['n_slices']} slices"
         found.setdefault(f"{row['condition']}, {row['group']} ({who})", []).append(cells)
@@ -147,9 +147,9 @@ def _calibration(calibration: Sequence[Mapping[str, Any]]) -> Block:
                 told["name"],
                 told["condition"],
                 number(told["rank_correlation"], 2),
-                _interval(told["rank_ci95"]),
+                interval(told["rank_ci95"]),
                 number(told["block_rank_correlation"], 2),
-                _interval(told["block_rank_ci95"]),
+                interval(told["block_rank_ci95"]),
                 f"{tenths} {told['unit']}",
                 "yes" if told["rises"] else "no",
             )
@@ -172,7 +172,8 @@ def signed(value: float | None, digits: int) -> str:
     return _NOTHING if value is None else f"{value:+.{digits}f}"
 
 
-def _interval(limits: Sequence[float | None] | None) -> str:
+def interval(limits: Sequence[float | None] | None) -> str:
+    """Both ends; a dash where there is nothing."""
     return _NOTHING if limits is None else f"{number(limits[0], 2)} to {number(limits[1], 2)}"
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from medapp.errors import UsageError
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
-from medapp.services.evaluation import depth, mattes, restorations, tables
+from medapp.services.evaluation import all_in_one, depth, mattes, restorations, tables
 
-TASKS = (*restorations.TASKS, mattes.TASK, depth.TASK)
+TASKS = (*restorations.TASKS, all_in_one.TASK, mattes.TASK, depth.TASK)
 
 
 def evaluate(
@@ -47,6 +47,8 @@ def evaluate(
         return mattes.evaluate_mattes(library, data, progress, model_id, is_quick)
     if task == depth.TASK:
         return depth.evaluate_depth(library, data, progress, model_id, seeds=1 if is_quick else 3)
+    if task == all_in_one.TASK:
+        return all_in_one.evaluate_all_in_one(library, data, progress, model_id, slices_per_subject, is_quick)
     if task in restorations.TASKS:
         return restorations.evaluate(task, library, data, progress, model_id, slices_per_subject, is_quick)
     raise UsageError(f"The task '{task[:40]}' cannot be evaluated", f"Tasks: {', '.join(TASKS)}")
@@ -54,12 +56,16 @@ def evaluate(
 
 def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     """What the card of a model keeps of a result."""
-    of_task = {mattes.TASK: mattes.card_figures, depth.TASK: depth.card_figures}
+    of_task = {
+        mattes.TASK: mattes.card_figures,
+        depth.TASK: depth.card_figures,
+        all_in_one.TASK: all_in_one.card_figures,
+    }
     return of_task.get(result["task"], restorations.card_figures)(result, model_id)
 
 
 def table(result: Mapping[str, Any], is_markdown: bool = False) -> str:
     """The result as text that lines up, or as Markdown."""
-    of_task = {mattes.TASK: tables.matting_table, depth.TASK: tables.depth_table}
+    of_task = {mattes.TASK: tables.matting_table, depth.TASK: tables.depth_table, all_in_one.TASK: all_in_one.table}
     blocks, notes = of_task.get(result["task"], tables.restoration_table)(result)
     return tables.as_markdown(blocks, notes) if is_markdown else tables.as_text(blocks, notes)

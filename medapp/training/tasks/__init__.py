@@ -12,6 +12,7 @@ from medapp.training.tasks.task import Task
 _MAKERS = {
     "ct-denoise": "ct_denoising:ct_denoising",
     "mr-super-resolution": "mr_super_resolution:mr_super_resolution",
+    "all-in-one": "all_in_one:all_in_one",
     "matting": "matting:matting",
     "depth-completion": "completion:depth_completion",
 }

@@ -53,6 +53,8 @@ class DataFacts:
         patients: How many, without those held out for judging.
         collections: One entry a collection, with ``name``, ``licence`` and a count, as cards list them.
         spacing_mm: Smallest and largest in-plane pixel size; None where unknown.
+        parts: Of a network for several kinds of scans: the same of each, by DICOM code.
+        extent_mm: Largest in-plane side, where crops of bodies are all there is; None = whole slices.
     """
 
     sha256: str
@@ -60,6 +62,8 @@ class DataFacts:
     patients: int = 0
     collections: tuple[Mapping[str, Any], ...] = ()
     spacing_mm: tuple[float, float] | None = None
+    parts: Mapping[str, DataFacts] = field(default_factory=dict)
+    extent_mm: float | None = None
 
 
 class Task(Protocol):
