@@ -40,6 +40,18 @@ def test_a_model_of_a_finer_grid_keeps_how_its_pairs_were_made():
     assert parse_card(card.to_json()) == card
 
 
+def test_what_differs_for_one_kind_of_scan_stands_at_its_intake():
+    mr = Intake("MR", "arbitrary", (0.0, 1000.0), limits="percentiles", scale=4, spacing_mm=(0.5, 1.2))
+    pet = Intake("PT", "SUV", (0.0, 80.0), extent_mm=200.0, min_side_px=24)
+    card = parse_card(replace(CARD, task="all-in-one", takes=(*CARD.takes, mr, pet)).to_json())
+    assert card.takes[1:] == (mr, pet)
+    seen = [(one.scale, one.spacing_mm, one.extent_mm, one.min_side_px) for one in map(card.narrowed, card.modalities)]
+    assert seen == [(1, (0.4, 1.0), None, 32), (4, (0.5, 1.2), None, 32), (1, (0.4, 1.0), 200.0, 24)]
+    assert [card.narrowed(modality).fills_kspace for modality in card.modalities] == [False, True, False]
+    assert card.narrowed("US") == card
+    assert "extent_mm" not in json.loads(CARD.to_json())["takes"][0]  # nothing said where nothing differs
+
+
 def test_cards_of_the_first_format_are_still_read():
     entries = CARD.summary()
     (intake,) = entries.pop("takes")
@@ -73,6 +85,10 @@ def test_cards_of_the_first_format_are_still_read():
             "linear",
         ),
         ({"scale": 0}, "scale"),
+        ({"takes": [{**CARD.summary()["takes"][0], "scale": 0}]}, "scale"),
+        ({"takes": [{**CARD.summary()["takes"][0], "scale": 2}], "dims": 3}, "scale"),
+        ({"takes": [{**CARD.summary()["takes"][0], "extent_mm": -1}]}, "extent_mm"),
+        ({"takes": [{**CARD.summary()["takes"][0], "min_side_px": 2.5}]}, "min_side_px"),
         ({"scale": 2.0}, "scale"),
         ({"scale": True}, "scale"),
         ({"scale": 2, "dims": 3}, "scale"),

@@ -84,3 +84,14 @@ def test_colour_models_take_pictures_that_do_not_say_what_they_are():
         card = replace(CARD, channels=3, takes=(Intake("XC", unit, (0.0, 255.0)),), spacing_mm=None)
         assert fit_card(ScanFacts(None, "arbitrary", (1, 64, 64, 3)), card).level == "green"
     assert fit_card(CT, card).reason == "made for colour images"
+
+
+def test_a_model_of_several_kinds_judges_each_by_what_its_card_says_of_it():
+    pet = Intake("PT", "SUV", (0.0, 80.0), extent_mm=200.0, min_side_px=24)
+    mr = Intake("MR", "arbitrary", (0.0, 1000.0), limits="percentiles", scale=4, spacing_mm=(0.5, 1.0))
+    card = replace(CARD, task="all-in-one", takes=(*CARD.takes, mr, pet), spacing_mm=None)
+    whole_body = ScanFacts("PT", "SUV", (40, 168, 168), (4.0, 4.0))
+    assert fit_card(whole_body, card).level == "blocked"
+    assert fit_card(replace(whole_body, shape=(40, 43, 41)), card).level == "green"
+    assert fit_card(CT, card).level == "green"  # as wide as it may be
+    assert "its result here has 0.25 mm" in fit_card(ScanFacts("MR", "arbitrary", (9, 64, 64), (1.0, 1.0)), card).reason

@@ -17,6 +17,7 @@ from medapp.services.evaluation import restorations
 from medapp.services.evaluation.conditions import CT_DENOISE, MODALITIES, PET_SYNTHESIS, conditions_of
 from medapp.services.evaluation.subjects import CLEAN, held_out_subjects
 from medapp.services.evaluation.tables import Block, interval, number, signed, told_data
+from medapp.training.sources import MANIFEST
 
 TASK = ALL_IN_ONE
 SINGLE_TASKS = (CT_DENOISE, MR_SUPER_RESOLUTION, PET_SYNTHESIS)
@@ -39,7 +40,7 @@ def evaluate_all_in_one(
 
     Args:
         library: Where the models are.
-        data: A folder with ``MANIFEST.csv``, whose ``val`` rows are used, or any folder of scans.
+        data: A folder with ``MANIFEST.csv``, whose ``val`` rows are used.
         progress: Counts slices.
         model_id: One all-in-one model beside the filters; None = all, and the single-task models of the library.
         slices_per_subject: Evenly spaced over each subject.
@@ -59,6 +60,8 @@ def evaluate_all_in_one(
     cards = [card for card in listed if card.task == TASK and model_id in (None, card.id)]
     if model_id is not None and not cards:
         raise UsageError("There is no such model of this task in the library", "medapp models list")
+    if not (data / MANIFEST).is_file():
+        raise UsageError("This folder does not say which file is CT, MR or PET", "Use a folder with MANIFEST.csv")
     rows: list[dict[str, Any]] = []
     hashes: dict[str, str] = {}
     missing: list[str] = []

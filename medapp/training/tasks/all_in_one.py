@@ -43,6 +43,11 @@ def all_in_one(recipe: Recipe, data: Path, cache: Path, progress: Progress) -> A
         has_manifest = (data / MANIFEST).is_file()
         split, under = ("train", FOLDERS[modality]) if has_manifest else (None, "")
         references = find_references(data, modality, split, progress, under, with_real_noise=modality != "CT")
+        if references.place == "folder" and len(recipe.parts) > 1:
+            raise TrainingError(
+                "A plain folder does not say of every file what it shows, and this needs to tell modalities apart",
+                "Use a project, an exported data set, or a folder with MANIFEST.csv",
+            )
         part = recipe.part(modality)
         if modality == "CT":
             parts[modality] = ct_task(part, references, cache, progress, network)
