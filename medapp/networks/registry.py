@@ -18,6 +18,7 @@ from medapp.networks.architectures.rat import RAT, drop_loss_keys
 from medapp.networks.architectures.restore_rwkv import RestoreRWKV, drop_derived_keys
 from medapp.networks.architectures.restormer import Restormer
 from medapp.networks.architectures.sgsgan import SGSGAN
+from medapp.networks.titles import TITLES
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def as_published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "amir": Architecture(
-        title="AMIR",
+        title=TITLES["amir"],
         build=AMIR,
         adapt=as_published,
         size_multiple=8,
@@ -69,7 +70,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         bytes_per_px=lambda config: 240 * int(config.get("dim", 42)),
     ),
     "drmc": Architecture(
-        title="DRMC",
+        title=TITLES["drmc"],
         build=DRMC,
         adapt=as_published,
         dims=3,
@@ -78,7 +79,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         bytes_per_px=lambda config: 56 * int(config.get("n_feats", 64)),
     ),
     "rat": Architecture(
-        title="RAT",
+        title=TITLES["rat"],
         build=RAT,
         adapt=drop_loss_keys,
         size_multiple=16,
@@ -90,7 +91,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         bytes_per_px=lambda config: 44 * int(config.get("width", 64)) * int(config.get("scale", 1)) ** 2,
     ),
     "restore_rwkv": Architecture(
-        title="Restore-RWKV",
+        title=TITLES["restore_rwkv"],
         build=RestoreRWKV,
         adapt=drop_derived_keys,
         size_multiple=8,
@@ -101,7 +102,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         bytes_per_px=lambda config: 120 * int(config.get("dim", 48)),
     ),
     "nafnet": Architecture(
-        title="NAFNet-style",
+        title=TITLES["nafnet"],
         build=NAFNet,
         adapt=as_published,
         size_multiple=16,
@@ -112,7 +113,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         bytes_per_px=lambda config: 44 * int(config.get("width", 32)),
     ),
     "restormer": Architecture(
-        title="Restormer-style",
+        title=TITLES["restormer"],
         build=Restormer,
         adapt=as_published,
         size_multiple=8,
@@ -123,7 +124,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         bytes_per_px=lambda config: 120 * int(config.get("dim", 48)),
     ),
     "sgsgan": Architecture(
-        title="SGSGAN-style",
+        title=TITLES["sgsgan"],
         build=SGSGAN,
         adapt=as_published,
         size_multiple=8,
@@ -134,7 +135,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         bytes_per_px=lambda config: 56 * int(config.get("channels", (32,))[0]),
     ),
     "medical_matting": Architecture(
-        title="Medical Matting",
+        title=TITLES["medical_matting"],
         build=MedicalMatting,
         adapt=published_matting,
         size_multiple=8,
@@ -146,7 +147,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         bytes_per_px=lambda config: 144 * int(config.get("hidden_channel", 32)),
     ),
     "pddm": Architecture(
-        title="PDDM-style",
+        title=TITLES["pddm"],
         build=PDDM,
         adapt=as_published,
         min_side_px=16,

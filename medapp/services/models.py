@@ -7,9 +7,11 @@ from typing import Any
 
 from medapp.errors import UsageError
 from medapp.networks.card import Intake, read_card
+from medapp.networks.titles import TITLES
 from medapp.progress import Progress
 from medapp.requests import ImportModelRequest, ModelsRequest
 from medapp.restoration.fit import Fit, ScanFacts, fit_card, fit_filter
+from medapp.services.card_words import figures_in_words
 from medapp.services.workspace import Workspace
 
 UNITS = {"CT": "HU", "PT": "SUV"}
@@ -46,6 +48,8 @@ def list_models(request: ModelsRequest, workspace: Workspace, progress: Progress
                 "title": card.name,
                 "scale": here.scale,
                 "fills_kspace": here.fills_kspace,
+                "network": TITLES.get(card.architecture, card.architecture),
+                "told": list(figures_in_words(card)),
                 "kind": {"restoration": "restored"}.get(card.serves, card.serves),
                 "fit": fit.level if fit else None,
                 "reason": fit.reason if fit else "",

@@ -44,6 +44,7 @@ from medapp.ui.panels.history import HistoryPanel
 from medapp.ui.panels.info import InfoPanel
 from medapp.ui.panels.layers import LayersPanel
 from medapp.ui.panels.library import LibraryPanel
+from medapp.ui.panels.model import ModelPanel
 from medapp.ui.panels.proposals import ProposalsPanel
 from medapp.ui.panels.restore import RestorePanel
 from medapp.ui.panels.start_page import StartPage
@@ -72,6 +73,7 @@ _DOCKS = {
     "layers": "Layers and mattes",
     "proposals": "Proposals",
     "restore": "Restore",
+    "model": "Model",
     "depth_map": "Depth",
     "history": "History",
     "info": "Info",
@@ -237,6 +239,7 @@ class MainWindow(QMainWindow):
         self.layers = LayersPanel(self.document)
         self.proposals = ProposalsPanel(self.document, self.proposing.propose_slice, self.matte_proposing)
         self.restore = RestorePanel(self.document, self.restoring, self.region_maps)
+        self.model = ModelPanel(self.restoring, self.bridge)
         self.depth_map = DepthPanel(self.document, self.depth_mode)
         self.history = HistoryPanel(self.document)
         self.info = InfoPanel(self.document)
@@ -261,7 +264,7 @@ class MainWindow(QMainWindow):
         for name in right:
             self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.docks[name])
         self.splitDockWidget(self.docks["layers"], self.docks["proposals"], Qt.Orientation.Vertical)
-        for name in ("restore", "depth_map", "history", "info"):
+        for name in ("restore", "model", "depth_map", "history", "info"):
             self.tabifyDockWidget(self.docks["proposals"], self.docks[name])
 
     # --------------------------------------------------------------------------------------------------------- signals

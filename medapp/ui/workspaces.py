@@ -12,7 +12,7 @@ from medapp import paths
 
 log = logging.getLogger(__name__)
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Workspace:
 
 WORKSPACES = (
     Workspace("review", ("library", "info", "history"), "info", "navigate"),
-    Workspace("restore", ("library", "restore", "depth_map", "info"), "restore", "navigate"),
+    Workspace("restore", ("library", "restore", "model", "depth_map", "info"), "restore", "navigate"),
     Workspace("annotate", ("library", "layers", "proposals", "history"), "proposals", "prompt"),
     Workspace("curate", (), "", "navigate"),
     Workspace("train", (), "", "navigate"),
