@@ -1,11 +1,13 @@
 """``medapp models`` from the outside: import, list, show, and what bad files get."""
 
 import json
+from dataclasses import fields
 
 import pytest
 import torch
 
 from medapp.cli.main import main
+from medapp.networks.card import Card
 from medapp.networks.registry import build_network
 from tests.networks.toys import TOYS
 
@@ -63,7 +65,7 @@ def test_a_missing_file_and_a_card_for_another_network_are_said(tmp_path, capsys
     model_id = _lines(capsys)[0]["id"]
     main(["models", "show", model_id])
     card = json.loads(capsys.readouterr().out)
-    kept = {key: value for key, value in card.items() if key not in ("title", "kind", "fit", "reason")}
+    kept = {entry.name: card[entry.name] for entry in fields(Card) if entry.name in card}  # what is told beside it goes
     path.with_suffix(".json").write_text(json.dumps(kept))
     assert main(["models", "import", str(path), "--architecture", "amir"]) == 2
     assert "The card beside the file is for restore_rwkv" in _lines(capsys)[0]["refused"]
