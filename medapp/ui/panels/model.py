@@ -74,7 +74,7 @@ class ModelPanel(QWidget):
         super().showEvent(event)
         if not self._models and not self._is_asked:  # no series is open: the library is there all the same
             self._is_asked = True
-            self._bridge.submit(ModelsRequest(), is_quiet=True, on_done=self._take, on_failed=self._on_failed)
+            self._bridge.submit(ModelsRequest(), is_quiet=True, on_done=self._on_listed, on_failed=self._on_failed)
 
     def show_model(self, model_id: str) -> None:
         """Tell of a model; one that is not there leaves what is shown."""
@@ -111,13 +111,18 @@ class ModelPanel(QWidget):
         if self._restoring.models:
             self._take(self._restoring.models)
 
+    def _on_listed(self, models: Sequence[Model]) -> None:
+        """The library without a series; a series that was opened meanwhile knows more."""
+        self._is_asked = False
+        if not self._restoring.models:
+            self._take(models)
+
     def _on_choice(self) -> None:
         """Follow what the Restore panel has chosen."""
         self.show_model(self._restoring.model_id or self._shown_id)
 
     def _take(self, models: Sequence[Model]) -> None:
         self._models = tuple(dict(model) for model in models)
-        self._is_asked = False
         self.choice.clear()
         order = list(SERVES)
         for model in sorted(self._models, key=lambda m: order.index(m.get("serves", order[0]))):
