@@ -26,6 +26,7 @@ class TrainingRecipe(QObject):
         survey: What there is to train from, or None while it is not known.
         survey_problem: Why it could not be counted, or None.
         is_counting: The count is under way.
+        is_listed: The models are known; before that nothing can be said of them.
     """
 
     changed = Signal()
@@ -42,6 +43,7 @@ class TrainingRecipe(QObject):
         self.survey: TrainingSetResult | None = None
         self.survey_problem: Refused | None = None
         self.is_counting = False
+        self.is_listed = False
         self._titles: dict[str, str] = {}
         self._ticket = 0
         self._soon = QTimer(self, singleShot=True, interval=_COUNT_MS)
@@ -96,7 +98,7 @@ class TrainingRecipe(QObject):
             return
 
         def found(rows: Any) -> None:
-            self.models = trainable(rows)
+            self.models, self.is_listed = trainable(rows), True
             for row in rows:
                 self._titles[str(row.get("in_use") or row["id"])] = title_with_version(row)
             if self.model is None:
@@ -139,8 +141,13 @@ class TrainingRecipe(QObject):
         self.changed.emit()
 
     def _forget(self) -> None:
+        """Another project: what is being counted is of the one before, so count this one."""
+        was_counting = self.is_counting
         self._ticket += 1
         self.survey, self.survey_problem, self.data_set, self.is_counting = None, None, "", False
+        if was_counting:
+            self._soon.start()
+        self.changed.emit()
 
 
 def title_with_version(row: Any) -> str:

@@ -29,6 +29,7 @@ from medapp.settings import Settings
 from medapp.store.project import Project
 from medapp.ui import theme
 from medapp.ui.main_window import MainWindow
+from medapp.ui.panels.train import survey_text
 from tests.builders import make_scan
 from tests.ui.conftest import HINTS_SEEN
 from tests.ui.training_runs import plan, points, samples, scorecard
@@ -558,3 +559,26 @@ def test_pictures_keep_their_values(tmp_path):
     samples(tmp_path, 1, grey=77)
     values = [part.pixelColor(8, 8).red() for part in parts_of(QImage(str(tmp_path / "samples" / "1.png")))]
     np.testing.assert_array_equal(values, [0, 77, 255])
+
+
+def test_nothing_is_said_of_models_before_they_are_listed(make_window):
+    window = make_window()
+    assert survey_text(None, window.training.recipe) == "Looking for models…"
+    window.training.recipe.is_listed = True
+    assert survey_text(None, window.training.recipe) == "No model here can be retrained."
+
+
+def test_a_project_that_is_opened_while_another_is_counted_is_counted_itself(make_window, tmp_path, qtbot):
+    for name in ("one", "other"):
+        with Project.create(tmp_path / name) as project:
+            project.add_series(make_scan())
+    window = make_window()
+    window.session.open_project(tmp_path / "one.medapp")
+    qtbot.waitUntil(lambda: window.document.series is not None, timeout=20000)
+    window.set_workspace("train")
+    recipe = window.training.recipe
+    qtbot.waitUntil(lambda: recipe.survey is not None, timeout=20000)
+    recipe.count()
+    window.session.open_project(tmp_path / "other.medapp")
+    qtbot.waitUntil(lambda: recipe.survey is not None and not recipe.is_counting, timeout=20000)
+    assert "0 accepted mattes" in window.train.survey.text()

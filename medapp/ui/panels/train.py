@@ -31,7 +31,7 @@ from medapp.ui.panels.tasks import shown_time
 from medapp.ui.panels.toasts import Banner
 from medapp.ui.panels.train_samples import SampleStrip
 from medapp.ui.training import PHASES, Training
-from medapp.ui.training_recipe import title_with_version
+from medapp.ui.training_recipe import TrainingRecipe, title_with_version
 from medapp.ui.widgets import EmptyState, button, column, field, focus_first, label, line, refresh_style, row, wrapped
 
 _RECIPE_WIDTH = 288
@@ -290,7 +290,7 @@ class TrainPage(QWidget):
     def _show_survey(self, survey: TrainingSetResult | None) -> None:
         training = self._training
         problem = training.recipe.survey_problem
-        self.survey.setText(survey_text(survey, training.recipe.is_counting, bool(training.recipe.models)))
+        self.survey.setText(survey_text(survey, training.recipe))
         self.survey.setVisible(self._document.project is not None)
         if survey is None and problem is not None:
             self.survey.setText(f"{problem.message} {problem.hint}".strip())
@@ -410,12 +410,14 @@ class TrainPage(QWidget):
 # ---------------------------------------------------------------------------------------------------------------- words
 
 
-def survey_text(survey: TrainingSetResult | None, is_counting: bool, has_models: bool) -> str:
+def survey_text(survey: TrainingSetResult | None, recipe: TrainingRecipe) -> str:
     """How much there is to learn from."""
     if survey is None:
-        if is_counting:
+        if not recipe.is_listed:
+            return "Looking for models…"
+        if recipe.is_counting:
             return "Counting what was accepted…"
-        return "" if has_models else "No model here can be retrained."
+        return "" if recipe.models else "No model here can be retrained."
     if survey.kind == "matting":
         return f"{_count(survey.cases, 'accepted matte')} of {_count(survey.patients, 'patient')}"
     return f"{_count(survey.cases, 'reference slice')} of {_count(survey.patients, 'patient')}"
