@@ -76,11 +76,11 @@ def read_frame(rgb_path: Path, depth_path: Path, scale: DepthScale, most_side_px
     )
 
 
-def manifest_depth(data_dir: Path, kind: str) -> list[dict[str, str]]:
+def manifest_depth(data_dir: Path, kind: str, may_be_none: bool = False) -> list[dict[str, str]]:
     """The depth maps of a kind (``train`` or ``val``) in ``MANIFEST.csv``, sorted by path.
 
     Raises:
-        TrainingError: The folder has no manifest, or no depth map of that kind.
+        TrainingError: The folder has no manifest, or no depth map of that kind unless there ``may_be_none``.
     """
     try:
         with (data_dir / "MANIFEST.csv").open(newline="", encoding="utf-8") as file:
@@ -89,7 +89,7 @@ def manifest_depth(data_dir: Path, kind: str) -> list[dict[str, str]]:
         raise TrainingError(
             "The data folder has no MANIFEST.csv", "Set MEDAPP_SHARED to the folder that holds data/, or use --data"
         ) from error
-    if not rows:
+    if not rows and not may_be_none:
         raise TrainingError(f"There are no depth maps for {kind} in this folder.", "Files end in _depth.png.")
     return sorted(rows, key=lambda row: row["path"])
 

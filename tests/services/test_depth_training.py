@@ -11,7 +11,7 @@ from medapp.errors import TrainingError
 from medapp.networks.card import read_card
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
-from medapp.services.evaluation.depth import card_figures, evaluate_depth
+from medapp.services.evaluation.depth import UNKNOWN_SCENES, card_figures, evaluate_depth, scene_kind
 from medapp.training.recipe import read_recipe
 
 CONFIG = {"widths": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "embedding": 16, "heads": 2, "seed_bins": 4}
@@ -73,3 +73,12 @@ def test_recipes_and_folders_that_cannot_be_used_are_refused(data, recipe, tmp_p
         with pytest.raises(TrainingError):
             read_recipe(bad)
     assert main(["train", "--recipe", str(recipe), "--out", str(tmp_path / "o"), "--data", str(tmp_path)]) == 2
+
+
+def test_photographs_of_another_source_are_told_apart_as_scenes_not_trained_on():
+    def kind(path, source):
+        return scene_kind({"path": path, "source repo": source}, {"a/rooms"})
+
+    assert kind("depth/ct_endoscopy/val_c000_depth.png", "z/ct") == "rendered endoscopy"
+    assert kind("depth/rgbd/room_depth.png", "a/rooms") == "RGB-D rooms"
+    assert kind("depth/rgbd/desk_depth.png", "b/desk") == UNKNOWN_SCENES

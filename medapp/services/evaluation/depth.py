@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from medapp.training.tasks.completion import data_hash, score_at
 TASK = "depth-completion"
 COUNTS = (5, 20, 50, 100, 200, 500, 1000)
 PATTERN_COUNT = 100
+UNKNOWN_SCENES = "RGB-D scenes not trained on"
 _SHOWN = ("mae", "rmse", "rel", "delta_110")
 
 Method = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
@@ -58,9 +59,9 @@ def evaluate_depth(
     rows = manifest_depth(data, "val")
     frames = manifest_frames(data, rows)
     groups: dict[str, list[DepthFrame]] = {}
+    known = {row["source repo"] for row in manifest_depth(data, "train", may_be_none=True)}
     for row, frame in zip(rows, frames, strict=True):
-        kind = "rendered endoscopy" if "endoscopy" in row["path"] else "RGB-D rooms"
-        groups.setdefault(kind, []).append(frame)
+        groups.setdefault(scene_kind(row, known), []).append(frame)
     ids = [model_id] if model_id else [card.id for card in library.list() if card.serves == "depth"]
     fills: dict[str, Method] = {name: _method(FillCompleter(fill)) for fill, name in FILLS.items()}
     models: dict[str, Method] = {one: _method(DepthEstimator(library.load(one, "cpu"))) for one in ids}
@@ -97,6 +98,18 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
             kept = {name: row[name] for name in (*_SHOWN, "gain_percent")}
             figures.setdefault(row["kind"], {})[f"{row['points']} points"] = kept
     return figures
+
+
+def scene_kind(row: Mapping[str, str], known: Collection[str]) -> str:
+    """What a frame of the manifest shows, and whether training has seen anything like it.
+
+    Args:
+        row: Of the manifest.
+        known: Sources of the training rows: photographs of another source are scenes of another kind.
+    """
+    if "endoscopy" in row["path"]:
+        return "rendered endoscopy"
+    return "RGB-D rooms" if row["source repo"] in known else UNKNOWN_SCENES
 
 
 def _method(completer: FillCompleter | DepthEstimator) -> Method:
