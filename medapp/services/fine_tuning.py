@@ -23,10 +23,11 @@ AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 OF_INFERENCE = ("crop", "views", "finish")
 """Beginnings of the entries of a card's training that say how the model is used, and stay."""
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 """Of the way from the champion to the fine-tuned weights that are tried."""
-OLD_LOSS_LIMIT = 0.01
-"""Of the error on old cases held apart from training; the scorecard's hold-out is never looked at."""
+OLD_LOSS_LIMIT = 0.0
+"""Of the error on old cases held apart from training; the scorecard's hold-out is never looked at. They are a handful,
+and what they lose nothing on still costs 1 or 2 % on others, so none is allowed here."""
 UNSEEN_SHARE = 0.6
 """Of the way where nothing old is at hand and nothing new can be held apart."""
 
@@ -159,7 +160,7 @@ def blended(start: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: f
 def best_share(tuning: FineTuning, start: nn.Module, trained: Mapping[str, Tensor], progress: Progress) -> float:
     """How far to go, judged on cases that were held apart from training and from the hold-out.
 
-    The way with the lowest error on new cases among those that lose at most 1 % on old ones; without new cases the
+    The way with the lowest error on new cases among those that lose nothing on old ones; without new cases the
     farthest of those; without old ones at most to where the new error is lowest.
 
     Args:

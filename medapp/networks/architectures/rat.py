@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medapp.networks.blocks.naf import NORM_EPSILON, NafBlock, pointwise
+from medapp.networks.blocks.naf import NORM_EPSILON, pointwise
+from medapp.networks.blocks.naf_trunk import NafTrunk
 from medapp.networks.blocks.region_attention import Plan, RegionAttention, RegionPlan, WindowAttention
 
 HEADS = 8
@@ -74,7 +76,7 @@ class MiddleBlock(nn.Module):
         return features + self.conv(_from_windows(tokens, features.shape))
 
 
-class RAT(nn.Module):
+class RAT(NafTrunk):
     """Restores one slice with the help of its region map; the (enlarged) input is added to the output.
 
     Height and width, after the enlargement, must be multiples of 16. Images come in scaled to 0..1; the output is not
@@ -102,33 +104,21 @@ class RAT(nn.Module):
         scale: int = 1,
     ) -> None:
         bottom = width * 2 ** len(enc_blk_nums)
-        if len(enc_blk_nums) != len(dec_blk_nums):
-            raise ValueError("enc_blk_nums and dec_blk_nums need the same number of levels")
         if middle_blk_num % LAYERS_PER_BLOCK:
             raise ValueError(f"middle_blk_num must be a multiple of {LAYERS_PER_BLOCK}, not {middle_blk_num}")
-        if width < 1 or bottom % HEADS:
+        if bottom % HEADS:
             raise ValueError(f"the bottleneck has {bottom} channels, which {HEADS} heads cannot share")
         if scale < 1:
             raise ValueError(f"scale must be 1 or more, not {scale}")
-        super().__init__()
+        blocks = middle_blk_num // LAYERS_PER_BLOCK
+        super().__init__(
+            img_channel,
+            width,
+            enc_blk_nums,
+            dec_blk_nums,
+            lambda channels: nn.ModuleList(MiddleBlock(channels) for _ in range(blocks)),
+        )
         self.scale = scale
-        self.intro = nn.Conv2d(img_channel, width, 3, padding=1)
-        self.encoders = nn.ModuleList()
-        self.downs = nn.ModuleList()
-        self.ups = nn.ModuleList()
-        self.decoders = nn.ModuleList()
-        channels = width
-        for count in enc_blk_nums:
-            self.encoders.append(_naf_blocks(channels, count))
-            self.downs.append(nn.Conv2d(channels, 2 * channels, 2, stride=2))
-            channels *= 2
-        self.middle_blks = nn.ModuleList(MiddleBlock(channels) for _ in range(middle_blk_num // LAYERS_PER_BLOCK))
-        for count in dec_blk_nums:
-            enlarge = nn.Sequential(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2))
-            self.ups.append(enlarge)  # (B, C, H, W) -> (B, C/2, 2H, 2W)
-            channels //= 2
-            self.decoders.append(_naf_blocks(channels, count))
-        self.ending = nn.Conv2d(width, img_channel, 3, padding=1)
 
     def forward(self, image: Tensor, region_map: Tensor | None = None) -> Tensor:
         """Restore a batch of slices.
@@ -144,39 +134,27 @@ class RAT(nn.Module):
             ValueError: The image has another number of channels or a side that is no multiple of 16, or the region map
                 is missing, of another size, or holds no labels.
         """
-        channels = self.intro.in_channels
-        if image.ndim != 4 or image.shape[1] != channels:
-            raise ValueError(f"the image must be (B, {channels}, H, W), not {tuple(image.shape)}")
+        self.check_image(image)
         if self.scale > 1:
             image = functional.interpolate(image, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        step = 2 ** len(self.downs)
+        step = self.step
         if image.shape[2] % (step * WINDOW_PX) or image.shape[3] % (step * WINDOW_PX):
             sides = tuple(image.shape[2:])
             raise ValueError(f"height and width must be multiples of {step * WINDOW_PX}, not {sides}")
         labels = _checked_labels(region_map, image)[:, ::step, ::step]  # (B, H/4, W/4): the first pixel of each cell
         plan = self.plan_regions(_by_windows(labels[..., None]).flatten(1))
-        # after the convolution: an image of one channel counts as both layouts, and torch would pick the slower one
-        features = self.intro(image).contiguous(memory_format=torch.channels_last)
-        skips = []
-        for encoder, down in zip(self.encoders, self.downs, strict=True):
-            features = encoder(features)
-            skips.append(features)
-            features = down(features)
-        middle = features
-        for block in self.middle_blks:
-            middle = block(middle, plan)
-        features = features + middle
-        for up, decoder in zip(self.ups, self.decoders, strict=True):
-            features = decoder(up(features) + skips.pop())
-        return self.ending(features) + image
+
+        def bottom(features: Tensor) -> Tensor:
+            middle = features
+            for block in cast("nn.ModuleList", self.middle_blks):
+                middle = block(middle, plan)
+            return features + middle
+
+        return self.change(image, bottom) + image
 
     def plan_regions(self, labels: Tensor) -> Plan:
         """What all layers of one pass share, from ``(B, N)`` int64 labels; a bench puts the published form here."""
         return RegionPlan.of(labels)
-
-
-def _naf_blocks(channels: int, count: int) -> nn.Sequential:
-    return nn.Sequential(*(NafBlock(channels) for _ in range(count)))
 
 
 def _by_windows(tokens: Tensor) -> Tensor:
