@@ -18,7 +18,7 @@ ALL_IN_ONE_LIMITS = (
     "All three degradations were simulated; in CT the noise of a parallel beam, in MR cropped k-space of magnitude "
     "images, in PET thinned counts in single slices of one simulated scanner.",
     "MR comes back on a grid four times finer; what was measured is put back unless that is switched off.",
-    "PET was trained on pieces of a few centimetres around sarcomas of 27 patients: whole bodies are blocked.",
+    "PET was trained on pieces of a few centimetres around sarcomas of two dozen patients: whole bodies are blocked.",
 )
 _NOT_A_DEVICE = "Not a medical device; compare with the original before deciding anything."
 

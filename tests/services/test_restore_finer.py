@@ -1,5 +1,7 @@
 """A series restored onto a finer grid or with a trust map: what lands in the project, and what a person can check."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from medapp import paths
 from medapp.jobs.worker import run
 from medapp.networks.card import MR_SUPER_RESOLUTION, Intake
 from medapp.progress import Progress
-from medapp.requests import Done, ExportRequest, ImportRequest, Refused, RestoreRequest, Stopped
+from medapp.requests import Done, ExportRequest, ImportRequest, ModelsRequest, Refused, RestoreRequest, Stopped
 from medapp.restoration.kspace import onto_finer_grid, zero_filled
 from medapp.scan.finer import FinerGrid
 from medapp.scan.geometry import Geometry
@@ -211,3 +213,20 @@ def test_a_slice_that_is_too_small_is_refused_with_a_reason(workspace, tmp_path)
 def test_a_model_for_another_modality_stays_blocked(workspace, opened):
     outcome = _ask(workspace, opened, _toy(takes=(CT,)), trust=True)
     assert isinstance(outcome, Refused)
+
+
+def test_a_model_of_several_kinds_makes_a_finer_series_of_the_kind_that_it_says(workspace, opened):
+    model_id = _toy("amir", takes=(CT, replace(MR, scale=4)), task="all-in-one")
+    project = workspace.project(opened[0])
+    hounsfield = Scan(np.zeros(SHAPE, np.float32), Geometry.from_spacing((4.0, 2.0, 1.5)), "CT", "HU")
+    ct = (opened[0], project.add_series(hounsfield))
+
+    for series, factor in ((opened, 4), (ct, 1)):
+        listed = run(ModelsRequest(*series), workspace, Progress()).result
+        row = next(row for row in listed if row["id"] == model_id)
+        assert (row["scale"], row["fills_kspace"]) == (factor, factor > 1)
+        outcome = _ask(workspace, series, model_id)
+        assert isinstance(outcome, Done), outcome
+        made = project.scan(outcome.result.series_id)
+        assert made.shape == (3, 36 * factor, 44 * factor)
+        assert made.modality == project.scan(series[1]).modality
