@@ -54,10 +54,10 @@ def three_modalities(folder, patients=("a", "b", "c", "d")):
     for number, name in enumerate(patients):
         disc = np.where(picture(number) > 100, 40.0 + 10 * number, -1000.0)
         kind = "val" if name == patients[-1] else "train"
-        save_nifti(folder / f"ct/{name}_ct.nii.gz", [disc], 2.0)
+        save_nifti(folder / f"ct/{name}.nii.gz", [disc], 2.0)
         save_nifti(folder / f"mri/{name}_t1.nii.gz", [picture(10 * number), picture(10 * number + 1)])
         save_nifti(folder / f"pet/{name}_pet.nii.gz", [picture(20 + number, 40) / 200], 4.0)
-        rows += [(f"ct/{name}_ct.nii.gz", "CT", kind), (f"mri/{name}_t1.nii.gz", "MR T1", kind)]
+        rows += [(f"ct/{name}.nii.gz", "CT", kind), (f"mri/{name}_t1.nii.gz", "MR T1", kind)]
         rows.append((f"pet/{name}_pet.nii.gz", "PET FDG (SUV)", kind))
     save_manifest(folder, rows)
     return folder

@@ -73,10 +73,11 @@ def test_the_card_says_what_each_modality_needs(run):
     assert card.narrowed("CT").spacing_mm == (2.0, 2.0)
     assert {entry["modality"] for entry in card.data} == {"CT", "MR", "PT"}
     assert set(card.degradation) == {"CT", "MR", "PT"}
+    assert card.training["patients"] == 2  # each of them three times
 
 
 @pytest.mark.parametrize(
-    ("file", "modality", "factor"), [("ct/d_ct.nii.gz", "CT", 1), ("mri/d_t1.nii.gz", "MR", 4)], ids=["CT", "MR"]
+    ("file", "modality", "factor"), [("ct/d.nii.gz", "CT", 1), ("mri/d_t1.nii.gz", "MR", 4)], ids=["CT", "MR"]
 )
 def test_the_app_restores_what_the_card_takes(run, place, tmp_path, monkeypatch, capsys, file, modality, factor):
     monkeypatch.setattr("medapp.paths.user_models_dir", lambda: run)

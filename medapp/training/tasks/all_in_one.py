@@ -148,14 +148,16 @@ def freeze(network: nn.Module, beginnings: tuple[str, ...]) -> None:
 
 
 def _together(parts: Mapping[str, DataFacts]) -> DataFacts:
-    """What all parts are made of; patients are counted in every modality they have."""
+    """What all parts are made of; a patient counts once, whatever was measured of them."""
+    groups = frozenset(group for part in parts.values() for group in part.groups)
     digest = hashlib.sha256("\n".join(f"{modality}\0{part.sha256}" for modality, part in parts.items()).encode())
     spacings = [part.spacing_mm for part in parts.values() if part.spacing_mm]
     return DataFacts(
         digest.hexdigest(),
         tuple(file for part in parts.values() for file in part.files),
-        sum(part.patients for part in parts.values()),
+        len(groups),
         tuple({"modality": modality, **entry} for modality, part in parts.items() for entry in part.collections),
         (min(low for low, _ in spacings), max(high for _, high in spacings)) if spacings else None,
         dict(parts),
+        groups,
     )

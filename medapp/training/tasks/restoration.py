@@ -145,12 +145,14 @@ def facts_of(references: References, trained: References, patches: PatchSet) -> 
         patches: What was cut of all.
     """
     spacing = trained.spacing_range_mm
+    groups = frozenset(trained.patients) & frozenset(patches.patients)
     return DataFacts(
         references.sha256,
         tuple(entry.source for entry in references),
-        len(set(trained.patients) & set(patches.patients)),
+        len(groups),
         trained.collections(),
         (round(spacing[0], 3), round(spacing[1], 3)) if spacing else None,
+        groups=groups,
     )
 
 

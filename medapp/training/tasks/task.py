@@ -54,6 +54,7 @@ class DataFacts:
         collections: One entry a collection, with ``name``, ``licence`` and a count, as cards list them.
         spacing_mm: Smallest and largest in-plane pixel size; None where unknown.
         parts: Of a network for several kinds of scans: the same of each, by DICOM code.
+        groups: Patient groups that are trained on, to be counted; written nowhere.
         extent_mm: Largest in-plane side, where crops of bodies are all there is; None = whole slices.
     """
 
@@ -63,6 +64,7 @@ class DataFacts:
     collections: tuple[Mapping[str, Any], ...] = ()
     spacing_mm: tuple[float, float] | None = None
     parts: Mapping[str, DataFacts] = field(default_factory=dict)
+    groups: frozenset[str] = frozenset()
     extent_mm: float | None = None
 
 

@@ -154,7 +154,7 @@ def sections_of(model: Model) -> list[tuple[str, list[str]]]:
 
 
 def _identity(model: Model) -> list[str]:
-    takes = ", ".join(_taken(str(one["modality"]), str(one["unit"])) for one in model.get("takes", ()))
+    takes = ", ".join(_taken(one) for one in model.get("takes", ()))
     verb = SERVES.get(str(model.get("serves")), SERVES["restoration"])
     lines = [f"{verb}: {takes}" if takes else verb]
     if int(model.get("scale", 1)) > 1:
@@ -187,9 +187,11 @@ def _making(model: Model) -> list[str]:
     return lines
 
 
-def _taken(modality: str, unit: str) -> str:
-    """What a model takes, such as ``CT in HU``."""
+def _taken(intake: Mapping[str, Any]) -> str:
+    """What a model takes, such as ``CT in HU``; with the factor where it is of this kind of scan alone."""
+    modality, unit = str(intake["modality"]), str(intake["unit"])
     if modality == "ES":
         return "colour frames of endoscopes"
     kind = {"PT": "PET"}.get(modality, modality)
-    return f"{kind} in {unit}" if unit in ("HU", "SUV") else kind
+    finer = f" (pixels {intake['scale']} times finer)" if int(intake.get("scale") or 1) > 1 else ""
+    return f"{kind} in {unit}{finer}" if unit in ("HU", "SUV") else f"{kind}{finer}"
