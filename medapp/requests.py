@@ -173,6 +173,8 @@ class MattingRequest(SliceRequest):
     Attributes:
         point_xy: A click in pixels of the slice; used where there is no box.
         box_xyxy: A box in pixels, or None.
+        rough_path: ``.npy`` (H, W) bool with a rough mask of what is meant, written by the asker in the project's cache
+            and removed by the worker; empty = none.
         count: Masks to draw, 1 to 32.
         seed: Of the draws; -1 = from the pixels, so that the same click always gives the same answer.
         mean_first: The first mask, and with it the alpha, comes from the most likely draw.
@@ -185,6 +187,7 @@ class MattingRequest(SliceRequest):
     model_id: str
     point_xy: tuple[float, float] | None = None
     box_xyxy: tuple[float, float, float, float] | None = None
+    rough_path: str = ""
     count: int = 8
     seed: int = -1
     mean_first: bool = False
@@ -529,6 +532,7 @@ class MattingResult:
         box_xyxy: The crop in the slice, upper ends exclusive.
         seed: Of the draws.
         model: Name and version.
+        is_guided: The model looked at the rough mask; others take no more of it than where it lies.
     """
 
     path: str
@@ -537,6 +541,7 @@ class MattingResult:
     ticket: int
     model: str
     seconds: float
+    is_guided: bool = False
 
 
 @dataclass(frozen=True)

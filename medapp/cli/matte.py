@@ -1,4 +1,4 @@
-"""``medapp matte FILE --model ID --box x0,y0,x1,y1``: masks, their disagreement and an alpha as PNG."""
+"""``medapp matte FILE --box x0,y0,x1,y1`` or ``--mask FILE``: masks, their disagreement and an alpha as PNG."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("matte", help="propose masks, their disagreement and an alpha for one slice")
     parser.add_argument("file", metavar="FILE", type=Path)
     parser.add_argument("--model", metavar="ID", help="a model that serves matting; default: the first of the library")
-    where = parser.add_mutually_exclusive_group(required=True)
+    where = parser.add_mutually_exclusive_group()
     where.add_argument("--box", type=_numbers(4), metavar="X0,Y0,X1,Y1", help="pixels of the slice")
     where.add_argument("--point", type=_numbers(2), metavar="X,Y", help="a click, in pixels of the slice")
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="a rough mask of what is meant, bright on dark; a box is not needed then",
+    )
     parser.add_argument("--slice", type=int, metavar="N", help="from 1; default: the middle one")
     parser.add_argument("--count", type=int, default=8, metavar="K", help="masks to draw, 1 to 32")
     parser.add_argument("--seed", type=int, default=-1, metavar="N", help="of the draws; default: from the pixels")
@@ -33,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the pictures; prints one JSON line."""
     from medapp.services.propose_mattes import matte_file  # loads torch
 
+    if arguments.box is None and arguments.point is None and arguments.mask is None:
+        raise UsageError("A box, a click or a rough mask is needed.", "--box X0,Y0,X1,Y1, --point X,Y or --mask FILE")
     workspace = Workspace()
     try:
         model_id = arguments.model or _first(workspace)
@@ -48,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.seed,
             arguments.mean,
             Progress(),
+            arguments.mask,
         )
     finally:
         workspace.close()

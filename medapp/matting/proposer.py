@@ -1,4 +1,4 @@
-"""From a click or a box to several masks, a map of where they disagree, and an alpha, by a trained network."""
+"""From a click, a box or a rough mask to several masks, where they disagree, and an alpha, by a trained network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from medapp.errors import ComputeError, UnsuitableModelError, UsageError
 from medapp.matting.finish import Finish
 from medapp.matting.matter import shown_image
+from medapp.matting.rough import filled_box, rough_picture
 from medapp.networks.architectures.medical_matting import MedicalMatting, binary_entropy
+from medapp.networks.card import ROUGH_MASK
 from medapp.networks.device import free_bytes, is_out_of_memory
 from medapp.networks.library import LoadedModel
 from medapp.networks.registry import architecture
@@ -107,9 +109,14 @@ class CropRule:
 
 @dataclass(frozen=True)
 class MattingProposer:
-    """A Medical Matting model, ready to answer clicks and boxes."""
+    """A Medical Matting model, ready to answer clicks, boxes and rough masks."""
 
     model: LoadedModel
+
+    @property
+    def takes_rough_mask(self) -> bool:
+        """Whether the model looks at a rough mask; others take no more of it than where it lies."""
+        return ROUGH_MASK in self.model.card.inputs
 
     def propose(
         self,
@@ -123,8 +130,12 @@ class MattingProposer:
         spacing_mm: float | None = None,
         modality: str | None = None,
         progress: Progress | None = None,
+        rough: NDArray | None = None,
     ) -> MattingProposal:
-        """Propose masks and an alpha for what a person points at; the prompt only chooses the crop.
+        """Propose masks and an alpha for what a person points at.
+
+        Click and box choose the crop. A model whose card names ``rough_mask`` also sees the rough mask, or the filled
+        box where there is none.
 
         Args:
             values: ``(H, W)`` in the scan's unit, or ``(H, W, 3)`` colours as stored.
@@ -137,9 +148,12 @@ class MattingProposer:
             spacing_mm: Pixel size of the slice; None when unknown.
             modality: DICOM code, for models that take several.
             progress: Notices Stop before every tile.
+            rough: ``(H, W)`` bool, or float 0..1 the share of each pixel: a hurried mask or a region of what is meant.
+                Without a box the crop lies around it.
 
         Raises:
-            UsageError: No prompt, a prompt outside the slice, or an impossible count.
+            UsageError: No prompt, a prompt outside the slice, a rough mask that is empty or of another size, or an
+                impossible count.
             UnsuitableModelError: The model takes other pictures, or gives no alpha.
             ComputeError: Out of memory, or a result that is not finite.
             Cancelled: The user stopped it.
@@ -148,6 +162,8 @@ class MattingProposer:
         if not 1 <= count <= MOST_MASKS:
             raise UsageError(f"Between 1 and {MOST_MASKS} masks can be drawn, not {count}.")
         network = self._network()
+        if rough is not None and box_xyxy is None:
+            box_xyxy = _around(rough, values.shape)
         prompt = _prompt(point_xy, box_xyxy, values.shape)
         rule = CropRule.of(self.model.card.training, self.model.card.spacing_mm)
         scale = rule.scale(max(prompt[2] - prompt[0], prompt[3] - prompt[1]), spacing_mm)
@@ -159,6 +175,9 @@ class MattingProposer:
         shown = np.pad(shown, around, mode="edge")  # as in training; a mirror would show the thing twice
         size = tuple(max(8, round(side * scale)) for side in shown.shape[1:])
         image = _resized(torch.from_numpy(np.ascontiguousarray(shown)), size)
+        if self.takes_rough_mask:
+            told = _in_box(prompt, crop, rule, size) if rough is None else _in_crop(rough, box, around, size)
+            image = torch.cat([image, torch.from_numpy(rough_picture(told))[None]])
         padded = _padded(image, network.size_multiple)
         if seed == BY_PIXELS:
             seed = _hash(padded, box)
@@ -170,8 +189,8 @@ class MattingProposer:
             )
         found = _resized(found[:, : size[0], : size[1]], shown.shape[1:]).clamp_(0, 1)
         arrays = found[:, top - crop[1] :, left - crop[0] :][:, : bottom - top, : right - left].numpy()
-        drawn = None
-        if prompt[2] > prompt[0] and prompt[3] > prompt[1]:
+        drawn = None  # a rough mask says more of how far the thing reaches
+        if rough is None and prompt[2] > prompt[0] and prompt[3] > prompt[1]:
             drawn = (prompt[0] - left, prompt[1] - top, prompt[2] - left, prompt[3] - top)
         alpha = Finish.of(self.model.card.training).apply(arrays[count + 1], drawn)
         return MattingProposal(box, arrays[:count], arrays[count], alpha, seed, (size[0], size[1]))
@@ -232,12 +251,46 @@ class MattingProposer:
         return torch.cat([found[:-1], binary_entropy(found[:-1].mean(dim=0, keepdim=True)), found[-1:]])
 
 
+def _around(rough: NDArray, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """The box of a rough mask."""
+    if rough.shape != tuple(shape[:2]):
+        raise UsageError(
+            "The rough mask has another size than the slice.", f"The slice is {shape[1]} x {shape[0]} pixels."
+        )
+    rows, columns = np.nonzero(np.asarray(rough) > 0.5)
+    if not rows.size:
+        raise UsageError("The rough mask is empty.", "Paint what you mean, or draw a box.")
+    return float(columns.min()), float(rows.min()), float(columns.max()) + 1, float(rows.max()) + 1
+
+
+def _in_crop(rough: NDArray, box: Box, around: tuple[tuple[int, int], ...], size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A rough mask of the slice in the pixels of the network."""
+    left, top, right, bottom = box
+    part = np.pad(np.asarray(rough, dtype=np.float32)[top:bottom, left:right], around[1:], mode="edge")
+    return np.asarray(_resized(torch.from_numpy(part)[None], size)[0].numpy() > 0.5)
+
+
+def _in_box(
+    prompt: tuple[float, float, float, float], crop: Box, rule: CropRule, size: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """The filled box in the pixels of the network; for a click a box in the middle, as large as the crop's rule."""
+    x0, y0, x1, y1 = prompt
+    if not (x1 > x0 and y1 > y0):
+        half_x, half_y = (crop[2] - crop[0]) / rule.of_box / 2, (crop[3] - crop[1]) / rule.of_box / 2
+        x0, y0, x1, y1 = x0 - half_x, y0 - half_y, x1 + half_x, y1 + half_y
+    wide, high = size[1] / (crop[2] - crop[0]), size[0] / (crop[3] - crop[1])
+    left, top = crop[:2]
+    return filled_box(
+        ((x0 - left) * wide, (y0 - top) * high, (x1 - left) * wide, (y1 - top) * high), (size[0], size[1])
+    )
+
+
 def _prompt(
     point_xy: tuple[float, float] | None, box_xyxy: tuple[float, float, float, float] | None, shape: tuple[int, ...]
 ) -> tuple[float, float, float, float]:
     """The box, or the point as one without size."""
     if box_xyxy is None and point_xy is None:
-        raise UsageError("A click or a box is needed.", "Point at what you mean.")
+        raise UsageError("A click, a box or a rough mask is needed.", "Point at what you mean.")
     given = box_xyxy if box_xyxy is not None else (*point_xy, *point_xy)  # type: ignore[misc]
     if not np.isfinite(given).all():
         raise UsageError("The box has corners that are no numbers.", "Give x0,y0,x1,y1 in pixels.")

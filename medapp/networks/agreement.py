@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medapp.errors import WeightsError
-from medapp.networks.card import Card
+from medapp.networks.card import ROUGH_MASK, Card
 from medapp.networks.checkpoint import expected_tensors
 from medapp.networks.registry import architecture
 
@@ -30,6 +30,10 @@ def _problems(card: Card) -> Iterator[str]:
     if card.serves != built.serves:
         yield f"{built.title} serves {built.serves}, not {card.serves}"
     channels = built.channels(card.config)
+    if card.serves == "matting":
+        if surplus := sorted(set(card.inputs) - {ROUGH_MASK}):
+            yield f"beside the image it may need a rough mask, not {', '.join(surplus)}"
+        channels -= ROUGH_MASK in card.inputs
     if card.channels != channels and card.serves != "depth":  # always colour, whatever the card says
         yield f"it takes images of {_count(channels, 'channel')}, not {card.channels}"
     if card.serves != "restoration":

@@ -16,8 +16,10 @@ from typing import Any
 from medapp.errors import WeightsError
 
 FORMAT = 2
-INPUTS = ("region_map", "sparse_depth")
-"""What a network may need beside the image: keyword arguments of its ``forward``."""
+ROUGH_MASK = "rough_mask"
+INPUTS = ("region_map", "sparse_depth", ROUGH_MASK)
+"""What a network may need beside the image: keyword arguments of its ``forward``; a rough mask is one more channel of
+the image, after ``channels`` others (``medapp.matting.rough``)."""
 SERVES = ("restoration", "regions", "matting", "depth")
 """What a person uses a model for."""
 MR_SUPER_RESOLUTION = "mr-super-resolution"

@@ -16,6 +16,7 @@ from medapp.annotation.annotation import Annotation
 from medapp.errors import ProjectDamagedError, TrainingError
 from medapp.matting.matter import shown_image
 from medapp.matting.proposer import MattingProposer
+from medapp.networks.card import ROUGH_MASK
 from medapp.networks.library import LoadedModel
 from medapp.networks.registry import build_network
 from medapp.progress import Progress
@@ -29,6 +30,7 @@ from medapp.store.project import DataSetCase, DataSetVersion, Project
 from medapp.training.matting_crops import CropPlan, MattingCrops
 from medapp.training.matting_data import MattingData, Specimen, load_matting_data, specimen_of
 from medapp.training.recipe import MattingRecipe, read_recipe, stages_of
+from medapp.training.rough_masks import USUAL_SHARES
 from medapp.training.splits import split_by_patient
 from medapp.training.tasks.matting import MattingTask, crop_plan, held_apart
 from medapp.training.tasks.starting import load_into
@@ -207,6 +209,7 @@ def _held_out(group: str, case: MatteCase) -> HeldOutCase:
     name = case.name if group == NEW else f"{case.source} · {case.name}"
 
     def measure(model: LoadedModel) -> Mapping[str, float]:
+        # told a box alone, also where the model takes rough masks: the harder question, and one for all models
         return measure_matte(MattingProposer(model), case)
 
     return HeldOutCase(group, name, case.patient, measure)
@@ -234,6 +237,7 @@ def _recipe(champion: LoadedModel, recipe_path: Path | None, minutes: float, old
         minutes,
         config=config,
         shares=shares,
+        rough=(first.rough or dict(USUAL_SHARES)) if ROUGH_MASK in card.inputs else {},
         learning_rate=LEARNING_RATE,
         check_every=50,
     )

@@ -36,6 +36,7 @@ def propose_mattes(request: MattingRequest, workspace: Workspace, progress: Prog
         Cancelled: The user stopped it.
     """
     since = time.perf_counter()
+    rough = _taken(request.rough_path)
     proposer = matting_proposer(request.model_id, workspace)
     scan = workspace.project(request.project).scan(request.series_id)
     proposal = proposer.propose(
@@ -49,6 +50,7 @@ def propose_mattes(request: MattingRequest, workspace: Workspace, progress: Prog
         _pixel_side(plane_spacing(scan, request.axis)),
         scan.modality,
         progress,
+        rough,
     )
     path = workspace.cache_folder(request.project) / f"mattes-{uuid4().hex}.npz"
     np.savez(path, masks=proposal.masks, uncertainty=proposal.uncertainty, alpha=proposal.alpha)
@@ -59,7 +61,20 @@ def propose_mattes(request: MattingRequest, workspace: Workspace, progress: Prog
         request.ticket,
         proposer.model.card.title,
         time.perf_counter() - since,
+        rough is not None and proposer.takes_rough_mask,
     )
+
+
+def _taken(rough_path: str) -> NDArray[np.bool_] | None:
+    """The rough mask of a request; its file is of no use any more."""
+    if not rough_path:
+        return None
+    try:
+        rough: NDArray[np.bool_] = np.load(rough_path).astype(bool)
+    except (OSError, ValueError) as error:
+        raise UsageError("The rough mask went missing.", "Click again.") from error
+    Path(rough_path).unlink(missing_ok=True)
+    return rough
 
 
 def matting_proposer(model_id: str, workspace: Workspace) -> MattingProposer:
@@ -87,6 +102,7 @@ def matte_file(
     seed: int = -1,
     mean_first: bool = False,
     progress: Progress | None = None,
+    rough_file: Path | None = None,
 ) -> dict[str, Any]:
     """Propose for one slice of a file and write it down: pictures of the size of the slice, and ``matting.json``.
 
@@ -97,6 +113,8 @@ def matte_file(
         path: Image file or series folder.
         out: Folder; made when missing.
         slice_index: From 0; None = the middle one.
+        rough_file: Picture or volume with a rough mask: what lies above half of its range, in the same slice where it
+            has as many slices.
 
     Returns:
         What ``matting.json`` holds.
@@ -113,8 +131,9 @@ def matte_file(
     values = plane_values(scan, index)
     window = starting_window(scan)
     spacing = _pixel_side(plane_spacing(scan))
+    rough = None if rough_file is None else _mask_of(rough_file, scan.shape[0], index)
     proposal = proposer.propose(
-        values, window, point_xy, box_xyxy, count, seed, mean_first, spacing, scan.modality, progress
+        values, window, point_xy, box_xyxy, count, seed, mean_first, spacing, scan.modality, progress, rough
     )
     out.mkdir(parents=True, exist_ok=True)
     size = values.shape[:2]
@@ -133,6 +152,7 @@ def matte_file(
         "network_px": list(proposal.network_px),
         "seed": proposal.seed,
         "mean_first": mean_first,
+        "rough_mask": rough is not None and proposer.takes_rough_mask,
         "masks": files,
         "mask_area_px": [int((mask > 0.5).sum()) for mask in proposal.masks],
         "mean_uncertainty_bits": round(float(proposal.uncertainty.mean()), 5),
@@ -140,6 +160,21 @@ def matte_file(
     }
     write_bytes(out / "matting.json", (json.dumps(told, indent=2) + "\n").encode())
     return told
+
+
+def _mask_of(path: Path, slices: int, index: int) -> NDArray[np.bool_]:
+    """``(H, W)`` of a mask file."""
+    drawn = read_all(path)[0]
+    if drawn.shape[0] not in (1, slices):
+        raise UsageError(
+            f"The rough mask has {drawn.shape[0]} slices, the file {slices}.", "Give a mask of one slice, or of all."
+        )
+    values = np.asarray(drawn.slice_values(index if drawn.shape[0] == slices else 0), dtype=np.float32)
+    grey = values.max(axis=-1) if values.ndim == 3 else values
+    low, high = float(grey.min()), float(grey.max())
+    if not high > low:
+        raise UsageError("The rough mask is the same everywhere.", "Paint what is meant brighter than the rest.")
+    return np.asarray(grey > (low + high) / 2)
 
 
 def _in_slice(

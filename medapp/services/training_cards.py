@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from medapp.networks.card import Card, Intake
+from medapp.networks.card import ROUGH_MASK, Card, Intake
 from medapp.networks.registry import architecture
 from medapp.services.all_in_one_card import all_in_one_card
 from medapp.training.inputs import REGION_ENGINE
@@ -36,6 +36,15 @@ MATTING_LIMITS = (
     "Targets of lesions and tumours were hard masks with a blurred border; those of the other sources were soft.",
     "Lesions, tumours and photographs come out worse than closed form from a trimap of a good mask; see the figures.",
     "Outside a box around one thing the masks mean nothing. Not a medical device.",
+)
+GUIDED_LIMITS = (
+    "It starts from what it is told: a rough mask within a few percent of the crop of the truth, or a region, is "
+    "brought to the edge; a box alone leaves it to guess, as a model without rough masks does.",
+    "A small model: it does not know anatomy. The crop is seen at {crop} px, so α is coarse on large things.",
+    "Rough masks in training were true ones with a moved border, regions of the region tree, and filled boxes; people "
+    "err in other ways.",
+    "Targets of lesions and tumours were hard masks with a blurred border; those of the other sources were soft.",
+    "Outside a crop around one thing the masks mean nothing. Not a medical device.",
 )
 DEPTH_LIMITS = (
     "PDDM-style: rebuilt from a paper's abstract; no official code or weights exist, and its results do not apply.",
@@ -84,11 +93,14 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
             name=recipe.title or "Soft matting",
             serves="matting",
             config={**recipe.config, "use_posterior": False},
-            channels=int(recipe.config.get("input_channels", 1)),
+            channels=int(recipe.config.get("input_channels", 1)) - bool(recipe.rough),
+            inputs=(ROUGH_MASK,) if recipe.rough else (),
             size_multiple=2 ** (len(recipe.config.get("num_filters", (0,) * 4)) - 1),
             min_side_px=8,
             precision="float32",
-            limits=MATTING_LIMITS,
+            limits=tuple(told.format(crop=recipe.crop_px) for told in GUIDED_LIMITS)
+            if recipe.rough
+            else MATTING_LIMITS,
         )
     return replace(
         common,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medapp.matting.rough import rough_picture
 from medapp.training.matting_data import LUMINANCE, MattingData, Specimen
+from medapp.training.rough_masks import RoughPlan, Span, rough_mask
 
 SOFT = ("cut-out", "vessels", "brain")
 """Sources whose alpha is soft already; labels of all others are hard, and their border is blurred."""
-_EDGE = 0.1
+_EDGE, _INSIDE = 0.1, 0.5
 _UPRIGHT = np.pi / 12
 _MARGIN_PX = 3
 
@@ -29,7 +31,8 @@ class CropPlan:
         softness: Blur of the border of things whose label is hard, low and high, in crop sides.
         inverted: How often a crop is shown inverted.
         greyed: How often a crop in colour is shown in grey.
-        channels: 1 = grey, 3 = colours.
+        channels: 1 = grey, 3 = colours; a rough mask comes as one more after them.
+        rough: How the rough mask that the network is shown is drawn; without shares it is shown none.
     """
 
     shares: Mapping[str, float]
@@ -39,6 +42,7 @@ class CropPlan:
     inverted: float = 0.12
     greyed: float = 0.2
     channels: int = 1
+    rough: RoughPlan = field(default_factory=RoughPlan)
 
 
 class MattingCrops:
@@ -52,7 +56,10 @@ class MattingCrops:
         self._outlines: dict[tuple[str, int], NDArray[np.float64]] = {}
 
     def batch(self, iteration: int, side: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Images ``(count, channels, side, side)`` and alphas ``(count, 1, side, side)``, float32, 0..1."""
+        """Images ``(count, channels, side, side)`` and alphas ``(count, 1, side, side)``, float32, 0..1.
+
+        Where the plan draws rough masks, their pictures are one more channel of the images.
+        """
         random = np.random.default_rng([self._seed, iteration])
         pairs = [self._pair(side, random) for _ in range(count)]
         images, alphas = (np.stack(part) for part in zip(*pairs, strict=True))
@@ -74,7 +81,12 @@ class MattingCrops:
             if random.random() < 0.3:
                 alpha = ndimage.gaussian_filter(alpha, side * random.uniform(0.003, 0.02))
             image = self._composed(image, alpha, side, random)
-        return _shaded(image, self._plan, random), np.clip(alpha, 0, 1).astype(np.float32)
+        shown, alpha = _shaded(image, self._plan, random), np.clip(alpha, 0, 1).astype(np.float32)
+        if self._plan.rough.shares:
+            around = self._span(specimen, (source, index), place)
+            rough = rough_mask(self._plan.rough, alpha >= _INSIDE, around, shown, random)
+            shown = np.concatenate([shown, rough_picture(rough)[..., None]], axis=2)
+        return shown, alpha
 
     def _place(
         self, specimen: Specimen, key: tuple[str, int], side: int, random: np.random.Generator
@@ -88,6 +100,15 @@ class MattingCrops:
         middle = (low + high) / 2 + crop * random.uniform(-self._plan.shift, self._plan.shift, 2)
         matrix = crop / side * _turned(turn, is_mirrored)
         return matrix, _turned(turn, is_mirrored) @ middle - matrix @ np.full(2, (side - 1) / 2)
+
+    def _span(
+        self, specimen: Specimen, key: tuple[str, int], place: tuple[NDArray[np.float64], NDArray[np.float64]]
+    ) -> Span:
+        """The box of the thing in the crop, ``x0, y0, x1, y1``."""
+        matrix, offset = place
+        spots = (self._outline(specimen, key) - offset) @ np.linalg.inv(matrix).T  # rows and columns of the crop
+        (top, left), (bottom, right) = spots.min(axis=0), spots.max(axis=0) + 1.0
+        return float(left), float(top), float(right), float(bottom)
 
     def _outline(self, specimen: Specimen, key: tuple[str, int]) -> NDArray[np.float64]:
         """``(N, 2)`` rows and columns that span the thing, or what of it is meant."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from medapp.errors import TrainingError, WeightsError
 from medapp.networks.registry import architecture
+from medapp.training.rough_masks import RoughPlan
 from medapp.training.splits import split_by_patient
 
 LOSSES = ("log_error", "focal_region")
@@ -207,11 +208,16 @@ class MattingRecipe(Recipe):
             small network fall together into one.
         gradient_scale: Weight of the alpha's gradients; the published 1 keeps the alpha of a short run flat.
         band_scale: Weight of the alpha's error around borders and wherever it is soft; 0 as published.
+        square_scale: Weight of the alpha's squared error, which asks for the mean of what an edge may be where L1 asks
+            for the likeliest; 0 as published.
         matte_prior: The matting net is trained on draws of the prior; see ``MedicalMatting.forward``.
         strategy: How segmentation and matting are weighed: ``OAWS``, ``UWS`` or ``None``.
         epochs: What the budget counts as, for the swing of the weights.
         shares: How often each source is drawn.
         augmentation: Entries of ``CropPlan`` that differ from its own.
+        rough: How often each kind of rough mask is shown beside the image, see ``RoughPlan``; empty = the network sees
+            none. Otherwise the last of ``input_channels`` is its picture.
+        rough_px: Largest displacement of its border, low and high, in pixels of a crop of 128.
         crop_order: ``mixed`` draws of ``crops`` at random; ``growing`` takes one after the other, each for an equal
             part of the budget.
         crop_px: Side that inference brings every box to.
@@ -232,6 +238,7 @@ class MattingRecipe(Recipe):
     kl_scale: float = 10.0
     gradient_scale: float = 1.0
     band_scale: float = 0.0
+    square_scale: float = 0.0
     matte_prior: bool = False
     strategy: Literal["OAWS", "UWS", "None"] = "OAWS"
     epochs: int = 40
@@ -239,6 +246,8 @@ class MattingRecipe(Recipe):
         default_factory=lambda: {"cut-out": 0.27, "skin": 0.25, "vessels": 0.16, "brain": 0.16, "tumour": 0.16}
     )
     augmentation: dict[str, Any] = field(default_factory=dict)
+    rough: dict[str, float] = field(default_factory=dict)
+    rough_px: tuple[float, float] = (0.5, 7.5)
     crop_order: Literal["mixed", "growing"] = "mixed"
     crop_px: int = 64
     crop_of_box: float = 1.5
@@ -251,6 +260,10 @@ class MattingRecipe(Recipe):
             return "strategy is one of OAWS, UWS, None"
         if not all(count > 1 for _, count in self.crops):
             return "batches of crops hold two or more"
+        if problem := RoughPlan(self.rough, self.rough_px).problem():
+            return problem
+        if self.rough and int(self.config.get("input_channels", 1)) not in (2, 4):
+            return "input_channels is 2 or 4 with a rough mask"
         if self.crop_order not in ("mixed", "growing"):
             return "crop_order is mixed or growing"
         if not self.crop_px > 0 or self.crop_px % 8:

@@ -1,7 +1,9 @@
-"""From a click or box to several masks, their disagreement and an alpha, by a matting model of the library."""
+"""From a click, a box or a painted matte to several masks and an alpha, by a matting model of the library."""
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from PySide6.QtCore import QObject, QTimer
 
 from medapp.annotation.edits import Stroke, one_edit
 from medapp.annotation.matte import FULL, to_alpha, to_stored
+from medapp.errors import MedappError
 from medapp.requests import MattingRequest, MattingResult, Outcome, Stopped
 from medapp.scan.scan import Scan, Window
 from medapp.ui import theme
@@ -26,8 +29,19 @@ BY_PIXELS = -1
 MOST_MASKS = 32
 _ASK_AGAIN_MS = 300
 _NEARLY_ALL = 0.6  # of the slice: a region that large says nothing of where the thing is
+_SAME_PLACE = 0.5  # overlap from which on a box is drawn around what is painted, not around something beside it
 
 Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """What the model is told of a place; ``name`` is what people call the rough mask."""
+
+    box_xyxy: Box | None
+    point_xy: tuple[float, float] | None
+    rough: NDArray[np.bool_] | None
+    name: str
 
 
 class MatteProposing(QObject):
@@ -52,6 +66,7 @@ class MatteProposing(QObject):
         self.seed = BY_PIXELS
         self._ticket = 0
         self._job: int | None = None
+        self._told: _Told | None = None
         self._is_waiting = False
         self._timer = QTimer(self, singleShot=True, interval=_ASK_AGAIN_MS)
         self._timer.timeout.connect(self._ask)
@@ -64,6 +79,7 @@ class MatteProposing(QObject):
         self._timer.stop()
         if self._document.settings.matting_model and self._document.prompts:
             self.seed = BY_PIXELS  # another place
+            self._told = None
             self._ask()
 
     def _on_proposals_changed(self) -> None:
@@ -103,20 +119,68 @@ class MatteProposing(QObject):
         self._forget_job()
         ticket = self._ticket
         self._set_waiting(True)
+        if self._told is not None:  # more draws of the same, whatever was accepted meanwhile
+            self._submit(ticket, self._told)
+            return
         box = _drawn_box(prompts)
-        if box is not None:
-            self._submit(ticket, box, None)
+        painted = self._painted(prompts, box)
+        if box is not None or painted is not None:
+            self._submit(ticket, _Told(box, None, painted, "active matte"))
             return
         point = next((p.points_xy[0] for p in prompts if p.is_include), prompts[0].points_xy[0])
 
         def with_region(region: NDArray[np.bool_] | None) -> None:
             if ticket == self._ticket:
-                self._submit(ticket, _box_of(region), point)
+                around = _box_of(region)
+                self._submit(ticket, _Told(around, point, region if around is not None else None, "region"))
 
         # the region under the click says how large the thing is, which a point does not
         self._proposing.region_at(prompts, with_region)
 
-    def _submit(self, ticket: int, box: Box | None, point: tuple[float, float] | None) -> None:
+    def _painted(self, prompts: list[Prompt], box: Box | None) -> NDArray[np.bool_] | None:
+        """What the active matte holds where the marks point: who clicks on it, or draws a box around it, means it."""
+        matte, first = self._document.active_matte, prompts[0]
+        if matte is None:
+            return None
+        inside = to_alpha(matte.slice_stored(first.slice_index, first.axis)) >= 0.5
+        if not inside.any():
+            return None
+        if box is not None:
+            around = _box_of(inside)
+            return inside if around is not None and _overlap(around, box) >= _SAME_PLACE else None
+        from scipy import ndimage  # not at the start of the window
+
+        parts, _ = ndimage.label(inside)
+        height, width = inside.shape
+        marks = [xy for prompt in prompts if prompt.is_include for xy in prompt.points_xy]
+        places = [(int(y), int(x)) for x, y in marks if 0 <= x < width and 0 <= y < height]
+        hit = {int(parts[place]) for place in places} - {0}
+        return np.isin(parts, list(hit)) if hit else None
+
+    def _submit(self, ticket: int, told: _Told) -> None:
+        """Ask the model; a rough mask goes beside the request as a file, which the worker removes."""
+        document = self._document
+        if document.project is None:
+            return
+        self._told, rough = told, told.rough
+        if rough is None:
+            self._request(ticket, told, "")
+            return
+        path = document.project.cache_dir / f"rough-{uuid.uuid4().hex}.npy"
+
+        def ask(_: None) -> None:
+            if ticket == self._ticket:
+                self._request(ticket, told, str(path))
+            else:
+                path.unlink(missing_ok=True)
+
+        def failed(error: MedappError) -> None:
+            self._set_waiting(False)
+            self._messages.tell_error(error)
+
+        self._background.run(lambda: _write(path, rough), ask, failed)
+
+    def _request(self, ticket: int, told: _Told, rough_path: str) -> None:
         document = self._document
         if document.series is None or document.project is None or not document.prompts:
             return
@@ -128,7 +192,7 @@ class MatteProposing(QObject):
             if result.ticket == self._ticket and scan is not None:
                 colour = document.active_matte.colour if document.active_matte is not None else theme.LABEL_COLOURS[0]
                 self._background.run(
-                    lambda: _read(result, first, scan, window, colour),
+                    lambda: _read(result, first, scan, window, colour, told.name),
                     lambda read: show(*read),
                     lambda error: failed_reading(error.message),
                 )
@@ -161,8 +225,9 @@ class MatteProposing(QObject):
                 window_center=document.window.center,
                 window_width=document.window.width,
                 model_id=settings.matting_model,
-                point_xy=point,
-                box_xyxy=box,
+                point_xy=told.point_xy,
+                box_xyxy=told.box_xyxy,
+                rough_path=rough_path,
                 count=min(max(settings.matting_count, 2), MOST_MASKS),
                 seed=seed,
                 mean_first=settings.matting_mean_first,
@@ -226,6 +291,13 @@ class MatteProposing(QObject):
             )
 
 
+def _write(path: Path, rough: NDArray[np.bool_]) -> None:
+    try:
+        np.save(path, rough)
+    except OSError as error:
+        raise MedappError("The rough mask could not be handed over.", "Free some space, then click again.") from error
+
+
 def _drawn_box(prompts: list[Prompt]) -> Box | None:
     box = next((p for p in prompts if p.kind == "box"), None)
     strokes = [box] if box is not None else [p for p in prompts if p.kind == "scribble" and p.is_include]
@@ -245,8 +317,16 @@ def _box_of(region: NDArray[np.bool_] | None) -> Box | None:
     return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
 
 
+def _overlap(one: Box, other: Box) -> float:
+    """Area that two boxes share over the area of both together."""
+    wide, high = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+    shared = max(wide, 0.0) * max(high, 0.0)
+    both = sum((b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)) - shared
+    return shared / both if both > 0 else 0.0
+
+
 def _read(
-    result: MattingResult, prompt: Prompt, scan: Scan, window: Window, colour: str
+    result: MattingResult, prompt: Prompt, scan: Scan, window: Window, colour: str, told: str
 ) -> tuple[list[Candidate], MattingSet]:
     path = Path(result.path)
     with np.load(path) as arrays:
@@ -255,7 +335,8 @@ def _read(
     plane = Plane.of(scan, prompt.axis)
     shape = tuple(n for axis, n in enumerate(scan.shape[:3]) if axis != prompt.axis)
     grey = crop_grey(scan, prompt.axis, prompt.slice_index, result.box_xyxy, window)
-    note = f"from {result.model}, seed {result.seed}"
+    told = told if result.is_guided else ""
+    note = f"from {result.model}{f', told the {told}' if told else ''}, seed {result.seed}"
     where = (result.model, prompt.axis, prompt.slice_index)
     candidates = []
     for place, mask in enumerate(masks, 1):
@@ -267,7 +348,7 @@ def _read(
     candidates.append(Candidate(soft >= 0.5, None, *where, alpha=soft, name="α", note=f"α {note}"))
     pictures = thumbnails(grey, list(masks), alpha, plane, colour)
     aspect = plane.pixel_mm[0] / plane.pixel_mm[1]
-    return candidates, MattingSet(result.box_xyxy, uncertainty, result.seed, *where, pictures, aspect)
+    return candidates, MattingSet(result.box_xyxy, uncertainty, result.seed, *where, pictures, aspect, told)
 
 
 def _in_slice(values: NDArray, box: tuple[int, int, int, int], shape: tuple[int, ...]) -> NDArray:

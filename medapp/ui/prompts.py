@@ -68,6 +68,7 @@ class MattingSet:
         axis, slice_index: The slice.
         thumbnails: One ``(h, w, 3)`` uint8 picture a candidate, in display orientation.
         aspect: Width over height of a displayed pixel.
+        told: The rough mask that the model looked at: ``region``, ``active matte``; empty where it looks at none.
     """
 
     box_xyxy: tuple[int, int, int, int]
@@ -78,6 +79,7 @@ class MattingSet:
     slice_index: int = 0
     thumbnails: tuple[NDArray[np.uint8], ...] = ()
     aspect: float = 1.0
+    told: str = ""
 
     def uncertain(self, bits: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Where the masks disagree by at least so many bits: ``shape`` ``(H, W)`` bool of the raw slice."""

@@ -170,7 +170,7 @@ def test_numbers_that_are_not_finite_never_leave(proposer, slice_values):
 @pytest.mark.parametrize(
     ("prompt", "said"),
     [
-        ({}, "click or a box"),
+        ({}, "rough mask is needed"),
         ({"point_xy": (200.0, 10.0)}, "outside the slice"),
         ({"box_xyxy": (-9.0, -9.0, -1.0, -1.0)}, "outside the slice"),
         ({"box_xyxy": (0.0, 0.0, float("nan"), 4.0)}, "no numbers"),
@@ -191,3 +191,53 @@ def test_a_model_without_alpha_is_refused(proposer_of, slice_values):
 def test_stop_is_noticed(proposer, slice_values):
     with pytest.raises(Cancelled):
         proposer.propose(slice_values, box_xyxy=BOX, progress=Progress(is_stopped=lambda: True))
+
+
+GUIDED = {"config": {"input_channels": 2}, "inputs": ("rough_mask",)}
+
+
+@pytest.fixture
+def disc():
+    row, column = np.mgrid[:96, :80]
+    return np.hypot(row - 38, column - 32) < 8
+
+
+def test_a_rough_mask_is_looked_at_and_says_where_to_look(proposer_of, slice_values, disc):
+    proposer = proposer_of(**GUIDED)
+    alone = proposer.propose(slice_values, rough=disc)
+    left, top, right, bottom = alone.box_xyxy
+    assert (left + right) / 2 == pytest.approx(32.5, abs=1)
+    assert (top + bottom) / 2 == pytest.approx(38.5, abs=1)
+    assert right - left == pytest.approx(1.5 * 15, abs=1)
+    boxed = proposer.propose(slice_values, box_xyxy=BOX, seed=1)
+    told = proposer.propose(slice_values, box_xyxy=BOX, seed=1, rough=disc)
+    assert boxed.box_xyxy == told.box_xyxy  # the box chooses the crop
+    assert not np.array_equal(boxed.alpha, told.alpha)
+    filled = np.zeros(slice_values.shape, dtype=bool)
+    filled[30:46, 20:44] = True
+    same = proposer.propose(slice_values, box_xyxy=BOX, seed=1, rough=filled)
+    np.testing.assert_allclose(same.alpha, boxed.alpha, atol=1e-5)  # a box alone is a filled box
+
+
+def test_shares_of_pixels_tell_the_same_as_a_mask(proposer_of, slice_values, disc):
+    proposer = proposer_of(**GUIDED)
+    hard, soft = (proposer.propose(slice_values, box_xyxy=BOX, seed=1, rough=r) for r in (disc, disc * np.float32(1)))
+    assert np.array_equal(hard.alpha, soft.alpha)
+
+
+def test_a_model_without_rough_masks_takes_where_one_lies(proposer, slice_values, disc):
+    rows, columns = np.flatnonzero(disc.any(axis=1)), np.flatnonzero(disc.any(axis=0))
+    box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    told, boxed = proposer.propose(slice_values, rough=disc), proposer.propose(slice_values, box_xyxy=box)
+    assert np.array_equal(told.masks, boxed.masks)
+
+
+def test_a_click_without_a_region_still_answers(proposer_of, slice_values):
+    found = proposer_of(**GUIDED).propose(slice_values, point_xy=(32.0, 38.0))
+    assert np.isfinite(found.alpha).all()
+
+
+@pytest.mark.parametrize(("rough", "text"), [(np.zeros((96, 80)), "empty"), (np.ones((80, 96)), "another size")])
+def test_a_rough_mask_that_cannot_be_used_is_refused(proposer_of, slice_values, rough, text):
+    with pytest.raises(UsageError, match=text):
+        proposer_of(**GUIDED).propose(slice_values, rough=rough)

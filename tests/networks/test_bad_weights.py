@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from medapp.errors import WeightsError
+from medapp.networks.agreement import check_agreement
 from medapp.networks.checkpoint import import_weights, keep_weights, load_checked, read_weights
 from medapp.networks.library import ModelLibrary
 from medapp.networks.published import import_published
@@ -172,3 +173,19 @@ def test_a_bare_file_of_a_network_that_nobody_published_needs_its_card(tmp_path,
 
     assert "no network that medapp knows" in _refusal(import_published, tmp_path / "w.safetensors", tmp_path)
     assert "Nobody published" in _refusal(import_published, tmp_path / "w.safetensors", tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"inputs": ("rough_mask",)}, "not 1"),  # the network looks at one channel: the image alone
+        ({"inputs": ("rough_mask",), "config": {"input_channels": 4}}, "not 1"),
+        ({"inputs": ("sparse_depth",)}, "not sparse_depth"),
+        ({"config": {"input_channels": 2}}, "not 1"),
+    ],
+)
+def test_a_card_that_promises_a_rough_mask_needs_a_network_that_looks_at_it(changes, said):
+    config = {**TOYS["medical_matting"], **changes.pop("config", {})}
+    card = replace(_card("medical_matting"), config=config, **changes)
+    assert said in _refusal(check_agreement, card)
+    check_agreement(replace(card, inputs=("rough_mask",), config={**config, "input_channels": 2}))

@@ -107,3 +107,46 @@ def test_without_a_window_wrong_words_are_refused(workspace, tmp_path, capsys):
     assert main([*command, "--box", "1,2,3"]) == 2
     assert main([*command, "--point", "99,99"]) == 2
     assert "outside the slice" in capsys.readouterr().err
+
+
+@pytest.fixture
+def guided(workspace):
+    keep_toy_matting(paths.user_models_dir(), "toy-guided", config={"input_channels": 2}, inputs=("rough_mask",))
+
+
+def test_a_rough_mask_comes_as_a_file_that_is_taken_away(scene, workspace, guided, tmp_path):
+    rough = np.zeros((64, 48), dtype=bool)
+    rough[22:36, 12:28] = True
+    files = [tmp_path / f"{name}.npy" for name in ("for-guided", "for-other")]
+    for file in files:
+        np.save(file, rough)
+    boxed = ask(scene, workspace, model_id="toy-guided", seed=1).result
+    told = ask(scene, workspace, model_id="toy-guided", seed=1, rough_path=str(files[0])).result
+    other = ask(scene, workspace, rough_path=str(files[1])).result
+    assert [result.is_guided for result in (boxed, told, other)] == [False, True, False]
+    assert not any(file.exists() for file in files)
+    with np.load(boxed.path) as one, np.load(told.path) as two:
+        assert not np.array_equal(one["alpha"], two["alpha"])
+    gone = ask(scene, workspace, model_id="toy-guided", rough_path=str(files[0]))
+    assert isinstance(gone, Refused)
+    assert "went missing" in gone.message
+
+
+def test_without_a_window_a_mask_file_is_enough(workspace, guided, tmp_path, capsys):
+    row, column = np.mgrid[:60, :50]
+    disc = np.hypot(row - 30, column - 25)
+    Image.fromarray((8 * np.clip(20 - disc, 0, 20)).astype(np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray((200 * (disc < 14)).astype(np.uint8)).save(tmp_path / "rough.png")
+    command = ["matte", str(tmp_path / "a.png"), "--model", "toy-guided", "--out", str(tmp_path / "out")]
+    assert main([*command, "--mask", str(tmp_path / "rough.png")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["rough_mask"] is True
+    assert told["crop_xyxy"] == pytest.approx([5, 10, 46, 51], abs=1)  # one and a half times 27 pixels
+    assert main(command) == 2
+    assert "rough mask is needed" in capsys.readouterr().err
+    Image.fromarray(np.zeros((60, 50), np.uint8)).save(tmp_path / "dark.png")
+    assert main([*command, "--mask", str(tmp_path / "dark.png")]) == 2
+    assert "same everywhere" in capsys.readouterr().err
+    Image.fromarray(np.eye(9, dtype=np.uint8)).save(tmp_path / "small.png")
+    assert main([*command, "--mask", str(tmp_path / "small.png")]) == 2
+    assert "another size" in capsys.readouterr().err

@@ -109,6 +109,19 @@ def test_corrections_become_a_model_that_serves_when_adopted_and_leaves_when_rol
         roll_back(RollBackRequest(card.id), workspace, Progress())
 
 
+def test_a_model_that_takes_rough_masks_learns_with_them_and_still_takes_them(project, tmp_path):
+    guided = keep_toy_matting(paths.user_models_dir(), config={"input_channels": 2}, inputs=("rough_mask",))
+    workspace = Workspace()
+    result = retrain(RetrainRequest(str(project.path), guided.id, MINUTES), workspace, Progress())
+    assert result.is_done
+    recipe = json.loads((Path(result.run) / "recipe.json").read_text())
+    assert recipe["rough"]["disturbed"] > 0
+    assert recipe["rough"]["box"] > 0
+    adopted = adopt(AdoptRequest(result.run), workspace, Progress())
+    assert workspace.library.card(adopted.model_id).inputs == ("rough_mask",)
+    assert proposed_by(workspace, project, guided.id, tmp_path) == "Toy matting 1.2"
+
+
 def test_the_next_retraining_goes_on_from_the_adopted_model(project, card):
     workspace = Workspace()
     first = retrain(RetrainRequest(str(project.path), card.id, MINUTES), workspace, Progress())

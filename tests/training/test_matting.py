@@ -140,3 +140,41 @@ def test_a_plan_that_does_not_fit_is_said(data):
         crop_plan(_recipe(augmentation={"shifts": 0.2}))
     with pytest.raises(TrainingError, match="no source"):
         matting_task(_recipe(shares={"brain": 1.0}), data)
+
+
+def test_a_model_learns_to_use_a_rough_mask_from_one_that_never_saw_any(data, tmp_path):
+    _train(_recipe(iterations=20, check_every=20), data, tmp_path / "run")
+    before = str(tmp_path / "run" / "best.safetensors")
+    guided = _recipe(
+        config={**CONFIG, "input_channels": 2},
+        rough={"disturbed": 1.0},
+        start_from=before,
+        square_scale=1.0,
+        iterations=60,
+        check_every=60,
+    )
+    network = matting_task(guided, data).network.eval()
+    blind = matting_task(_recipe(start_from=before), data).network.eval()
+    batch = matting_task(guided, data).batch(0, 0, 1, 0.0)
+    assert batch["image"].shape == (4, 2, 16, 16)
+    with torch.no_grad():
+        noise = torch.zeros(4, 1, 2)
+        begins, was = network(batch["image"], None, 1, noise), blind(batch["image"][:, :1], None, 1, noise)
+    torch.testing.assert_close(begins.alpha, was.alpha, atol=1e-5, rtol=1e-4)
+    done = _train(guided, data, tmp_path / "guided")
+    assert -done.best_score < 0.8 * RunFolder(tmp_path / "guided").curves()[0]["sad"]
+    with Image.open(tmp_path / "guided" / "samples" / "1.png") as picture:
+        assert picture.size == (48, 16)
+
+
+@pytest.mark.parametrize(
+    ("entries", "text"),
+    [
+        ({"rough": {"guess": 1.0}}, "rough masks are"),
+        ({"rough": {"box": 0.0}}, "above 0"),
+        ({"rough": {"box": 1.0}}, "input_channels"),
+        ({"rough_px": (3.0, 1.0)}, "rough_px"),
+    ],
+)
+def test_a_recipe_of_rough_masks_that_cannot_work_says_why(entries, text):
+    assert text in _recipe(**entries).problem()

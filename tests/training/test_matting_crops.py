@@ -10,6 +10,7 @@ from medapp.errors import TrainingError
 from medapp.progress import Progress
 from medapp.training.matting_crops import CropPlan, MattingCrops
 from medapp.training.matting_data import MattingData, Specimen, load_matting_data
+from medapp.training.rough_masks import RoughPlan
 
 
 def _retina(folder, observers):
@@ -97,3 +98,27 @@ def test_hard_labels_get_a_soft_border_and_soft_ones_stay():
         _, alphas = MattingCrops(_data(hard, hard, source), plan).batch(0, 60, 4)
         soft_share = ((alphas > 0.05) & (alphas < 0.95)).mean()
         assert (soft_share > 0.12) == is_blurred, source
+
+
+@pytest.fixture
+def disc():
+    """One dark disc, in a picture a little uneven."""
+    row, column = np.mgrid[:90, :90]
+    soft = np.clip((20 - np.hypot(row - 45, column - 45)) / 3 + 0.5, 0, 1).astype(np.float32)
+    image = (0.7 + 0.05 * np.sin(row / 9) - 0.4 * soft).astype(np.float32)
+    return MattingData({"skin": [Specimen("skin", "p1 0", image, soft, (24, 24, 66, 66))]}, (), (), "", {})
+
+
+@pytest.mark.parametrize("kind", ["disturbed", "careless", "region", "box"])
+def test_a_rough_mask_comes_after_the_image_and_lies_on_the_thing(disc, kind):
+    plan = CropPlan({"skin": 1.0}, rough=RoughPlan({kind: 1.0}))
+    images, alphas = MattingCrops(disc, plan, 0).batch(3, 64, 6)
+    bare, _ = MattingCrops(disc, CropPlan({"skin": 1.0}), 0).batch(3, 64, 6)
+    assert images.shape == (6, 2, 64, 64)
+    assert np.array_equal(images[0, 0], bare[0, 0])  # the image itself does not change
+    assert images[:, 1].min() == 0
+    for rough, truth in zip(images[:, 1] > 0.5, alphas[:, 0] >= 0.5, strict=True):
+        assert (rough & truth).sum() / (rough | truth).sum() > (0.35 if kind == "region" else 0.6)
+        assert kind == "region" or not np.array_equal(rough, truth)
+    again, _ = MattingCrops(disc, plan, 0).batch(3, 64, 6)
+    assert np.array_equal(images, again)

@@ -10,8 +10,11 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtWidgets import QApplication
 
 from medapp import paths
+from medapp.annotation.edits import Stroke
+from medapp.annotation.matte import FULL
 from medapp.requests import MattingRequest
 from medapp.ui.prompts import MattingSet
+from medapp.ui.proposing import plane_patch
 from tests.builders import write_dicom_series
 from tests.matting.toy_matting import keep_toy_matting
 from tests.ui.test_stories import disc_scan, spot
@@ -31,17 +34,27 @@ def open_disc(make_window, open_files, tmp_path, **preferences):
     return window
 
 
-@pytest.fixture
-def matting_window(make_window, open_files, tmp_path, qtbot):
-    """A window with one disc on screen, whose clicks a toy matting model answers."""
-    keep_toy_matting(paths.user_models_dir())
-    window = open_disc(make_window, open_files, tmp_path)
+def with_toy(window, qtbot):
     source = window.proposals.source
     qtbot.waitUntil(lambda: source.findText("Toy matting") >= 0, timeout=20000)
     source.setCurrentIndex(source.findText("Toy matting"))
     source.activated.emit(source.currentIndex())
     window.document.set_tool("prompt")
     return window
+
+
+@pytest.fixture
+def matting_window(make_window, open_files, tmp_path, qtbot):
+    """A window with one disc on screen, whose clicks a toy matting model answers."""
+    keep_toy_matting(paths.user_models_dir())
+    return with_toy(open_disc(make_window, open_files, tmp_path), qtbot)
+
+
+@pytest.fixture
+def guided_window(make_window, open_files, tmp_path, qtbot):
+    """The same with a model that looks at rough masks."""
+    keep_toy_matting(paths.user_models_dir(), config={"input_channels": 2}, inputs=("rough_mask",))
+    return with_toy(open_disc(make_window, open_files, tmp_path), qtbot)
 
 
 @pytest.fixture
@@ -236,3 +249,33 @@ def test_without_a_matting_model_the_choice_is_absent(make_window, open_files, t
     qtbot.waitUntil(lambda: bool(window.restoring.models), timeout=20000)
     assert [window.proposals.source.itemText(n) for n in range(window.proposals.source.count())] == ["Region tree"]
     assert not window.actions_by_name["uncertain_to_band"].isEnabled()
+
+
+def test_a_click_on_what_is_painted_starts_from_it_and_one_beside_it_from_its_region(guided_window, qtbot):
+    document, view = guided_window.document, guided_window.grid.views[0]
+    z = document.position_zyx[0]
+    qtbot.mouseClick(view, LEFT, pos=spot(guided_window, 43, 48))
+    qtbot.waitUntil(lambda: document.matting is not None, timeout=20000)
+    assert document.matting.told == "region"
+    assert guided_window.proposals._text.text().startswith("From the region · seed")
+    assert "told the region" in document.candidates[-1].note
+    of_region = document.candidates[-1].alpha
+    qtbot.keyClick(view, Qt.Key.Key_Escape)
+
+    matte = document.new_matte()
+    painted = np.zeros((96, 96), dtype=np.uint16)
+    painted[40:60, 35:50] = FULL
+    document.apply(Stroke(matte.matte_id, (plane_patch(matte, painted, z, 0),), "Brush stroke"))
+    qtbot.mouseClick(view, LEFT, pos=spot(guided_window, 43, 48))
+    qtbot.waitUntil(lambda: document.matting is not None, timeout=20000)
+    assert document.matting.told == "active matte"
+    left, top, right, bottom = document.matting.box_xyxy
+    assert right - left == bottom - top == 30  # one and a half times what is painted
+    assert not np.array_equal(document.candidates[-1].alpha, of_region)
+
+    seed = document.matting.seed
+    document.apply(Stroke(matte.matte_id, (plane_patch(matte, np.zeros_like(painted), z, 0),), "Erase"))
+    guided_window.matte_proposing.draw_anew()
+    qtbot.waitUntil(lambda: document.matting is not None and document.matting.seed == seed + 1, timeout=20000)
+    assert document.matting.told == "active matte"  # more draws of the same place
+    assert not list(document.project.cache_dir.glob("rough-*.npy"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -287,6 +287,34 @@ def binary_entropy(probability: Tensor) -> Tensor:
 def published_matting(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Bring a published checkpoint to our keys: the saved object is the loss wrapper, ours the network."""
     return {key.removeprefix("model."): value for key, value in weights.items() if key != "log_vars"}
+
+
+def with_a_silent_channel(network: MedicalMatting, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a network that looks at one channel less, for this one: it begins as blind to its last channel.
+
+    Args:
+        network: Whose weights they are to become.
+        weights: Ours by key; those that fit already stay as they are.
+
+    Returns:
+        All of them; in layers that look at the image, zeros for the channel after the image's others.
+    """
+    matting = network.matting_net
+    behind = {  # how many channels of these layers come after the image
+        "prob_unet.unet.contracting_path.0.layers.0.weight": 0,
+        "prob_unet.prior.encoder.layers.0.weight": 0,
+        "prob_unet.posterior.encoder.layers.0.weight": 1,
+        "matting_net.block1.0.left.0.weight": int(matting is not None and matting.use_uncertainty_map),
+        "matting_net.block1.0.right.0.weight": int(matting is not None and matting.use_uncertainty_map),
+    }
+    grown, wanted = dict(weights), network.state_dict()
+    for key, last in behind.items():
+        given = grown.get(key)
+        if given is None or key not in wanted or wanted[key].shape[1] != given.shape[1] + 1:
+            continue
+        split = given.shape[1] - last
+        grown[key] = torch.cat([given[:, :split], torch.zeros_like(given[:, :1]), given[:, split:]], dim=1)
+    return grown
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -40,7 +40,10 @@ DISTURBED_BY_PX = (2.0, 4.0, 6.0)
 """Each case has closed form start from a mask disturbed by each of these; their errors are averaged."""
 CLOSED_FORM = "closed form"
 ROUGH_MASK = "disturbed mask"
+TOLD_ROUGH = ", rough mask"
+"""Behind a model's id: the row in which it is told the very disturbed masks whose trimaps closed form is told."""
 _BOX_ERROR = 0.05
+_BEYOND_PX = 4
 _MASKS = 8
 _QUICK_PER_SOURCE = 4
 
@@ -99,6 +102,42 @@ def measure_matte(proposer: MattingProposer, case: MatteCase) -> dict[str, float
     return _of_proposal(_propose(proposer, case, crop), case, crop)
 
 
+def measure_guided_matte(proposer: MattingProposer, case: MatteCase) -> dict[str, float]:
+    """As ``measure_matte``, but the model is also told the rough masks that closed form's trimaps are made of.
+
+    These are the true mask disturbed by each of ``DISTURBED_BY_PX`` pixels; the errors are means over them.
+
+    Raises:
+        UnsuitableModelError: The model takes other pictures.
+        ComputeError: Out of memory, or a result that is not finite.
+    """
+    crop = Crop.of(case)
+    found = []
+    for px in DISTURBED_BY_PX:
+        rough = in_slice(disturbed_mask(crop.truth >= 0.5, px, crop.seed), crop, case.alpha.shape)
+        found.append(_of_proposal(_propose(proposer, case, crop, rough), case, crop))
+    return _mean_of(found)
+
+
+def in_slice(mask: NDArray[np.bool_], crop: Crop, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A mask of the crop as measured, in the pixels of the slice: the share of each pixel, so that no edge is lost.
+
+    Returns:
+        ``(H, W)`` float32, 0..1; around the crop it goes on as at its edge for a few pixels, then it is 0.
+    """
+    rows, columns = crop.place
+    size = (rows.stop - rows.start, columns.stop - columns.start)
+    whole = np.zeros(shape, np.float32)
+    beyond = [
+        (min(_BEYOND_PX, part.start), min(_BEYOND_PX, most - part.stop))
+        for part, most in zip(crop.place, shape, strict=True)
+    ]
+    by = np.pad(_sampled(mask.astype(np.float32), size), beyond, mode="edge")
+    first = [part.start - before for part, (before, _) in zip(crop.place, beyond, strict=True)]
+    whole[first[0] : first[0] + by.shape[0], first[1] : first[1] + by.shape[1]] = by
+    return whole
+
+
 def evaluate_mattes(
     library: ModelLibrary,
     data_dir: Path,
@@ -119,7 +158,8 @@ def evaluate_mattes(
         ``{task, data_sha256, side_px, disturbed_by_px, rows}``; a row a source and method ``{source, name, kind, cases,
         patients, sad, mse, grad, conn, soft_dice, ged?, dice?, seconds?}``, and for models ``below_percent`` and
         ``below_ci95`` for each of the four errors: how far the error lies below that of closed form, with its 95 %
-        interval over patients. The source ``all`` holds every case.
+        interval over patients. The source ``all`` holds every case. A model that takes rough masks has a second row,
+        ``<id>, rough mask``.
 
     Raises:
         UsageError: There is no matting model of this name.
@@ -142,6 +182,8 @@ def evaluate_mattes(
             proposal = _propose(proposer, case, crop)
             seconds = time.perf_counter() - since
             found[name] = {**_of_proposal(proposal, case, crop), "seconds": seconds}
+            if proposer.takes_rough_mask:
+                found[name + TOLD_ROUGH] = measure_guided_matte(proposer, case)
         measured.append(found)
         progress.step()
     rows: list[dict[str, Any]] = []
@@ -149,7 +191,10 @@ def evaluate_mattes(
         members = [i for i, case in enumerate(cases) if source in (case.source, "all")]
         if members:
             of_source, patients = [measured[i] for i in members], [cases[i].patient for i in members]
-            rows += [_row(source, name, of_source, patients, name in proposers) for name in of_source[0]]
+            rows += [
+                _row(source, name, of_source, patients, name.removesuffix(TOLD_ROUGH) in proposers)
+                for name in of_source[0]
+            ]
     return {
         "task": TASK,
         "data_sha256": data_sha256,
@@ -165,13 +210,14 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "protocol": f"medapp evaluate --task matting; val rows, the network is told a box off by up to 5 % and no "
         f"trimap; errors over crops of {SIDE_PX} px; closed form starts from the trimap of the true mask disturbed by "
-        f"{DISTURBANCE_PX[0]:g} to {DISTURBANCE_PX[1]:g} of these pixels",
+        f"{DISTURBANCE_PX[0]:g} to {DISTURBANCE_PX[1]:g} of these pixels; in the rows of a rough mask the network is "
+        f"told these disturbed masks themselves, no trimap and no band",
         "data_sha256": result["data_sha256"],
     }
     for row in result["rows"]:
-        if row["name"] == model_id:
+        if row["name"] in (model_id, model_id + TOLD_ROUGH):
             kept = {key: value for key, value in row.items() if key not in ("name", "kind", "source")}
-            figures[row["source"]] = kept
+            figures[row["source"] + row["name"].removeprefix(model_id)] = kept
     return figures
 
 
@@ -199,7 +245,9 @@ def _rivals(crop: Crop) -> dict[str, dict[str, float]]:
     return rivals | {f"{CLOSED_FORM}, {px:g} px": errors for px, errors in solved.items()}
 
 
-def _propose(proposer: MattingProposer, case: MatteCase, crop: Crop) -> MattingProposal:
+def _propose(
+    proposer: MattingProposer, case: MatteCase, crop: Crop, rough: NDArray[np.float32] | None = None
+) -> MattingProposal:
     return proposer.propose(
         case.values,
         case.window,
@@ -208,6 +256,7 @@ def _propose(proposer: MattingProposer, case: MatteCase, crop: Crop) -> MattingP
         mean_first=True,
         spacing_mm=case.spacing_mm,
         modality=case.modality if proposer.model.card.takes else None,
+        rough=rough,
     )
 
 
@@ -273,7 +322,12 @@ def _row(
 def _at_side(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """``(H, W)`` or ``(H, W, 3)`` brought to ``SIDE_PX`` on its longer side, 0..1."""
     scale = SIDE_PX / max(values.shape[:2])
-    size = [max(3, round(side * scale)) for side in values.shape[:2]]
+    return _sampled(values, tuple(max(3, round(side * scale)) for side in values.shape[:2]))
+
+
+def _sampled(values: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+    """``(H, W)`` or ``(H, W, 3)`` at another size, smoothed before it is shrunk, 0..1."""
+    scale = max(size) / max(values.shape[:2])
     factors = [to / side for to, side in zip(size, values.shape, strict=False)]
     flat = np.atleast_3d(values.astype(np.float32))
     blur = 0.4 / scale if scale < 1 else 0.0

@@ -76,8 +76,9 @@ def matting_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
     pixels = ", ".join(f"{px:g}" for px in result["disturbed_by_px"])
     notes = [
         f"Errors over crops of {result['side_px']} px. Closed form starts from the trimap of the true mask, disturbed",
-        f"by {pixels} of these pixels (mean over them); models get a box alone. In brackets: percent against closed",
-        "form with its 95 % interval; negative is better.",
+        f"by {pixels} of these pixels (mean over them). Models get a box alone; where a row says so, these",
+        "disturbed masks themselves, without a band. In brackets: percent against closed form with its 95 % interval;",
+        "negative is better.",
         told_data(result),
     ]
     return [Block("", head, tuple(lines), left=2)], notes

@@ -50,6 +50,7 @@ class MattingObjective(nn.Module):
         kl_scale, reconstruction_scale, alpha_scale, gradient_scale: Weights of the four terms.
         band_scale: Weight of the alpha's error around the border of the thing, and wherever its alpha is soft; 0 as
             published.
+        square_scale: Weight of the alpha's mean squared error over all pixels; 0 as published.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class MattingObjective(nn.Module):
         alpha_scale: float = 1.0,
         gradient_scale: float = 1.0,
         band_scale: float = 0.0,
+        square_scale: float = 0.0,
     ) -> None:
         if strategy not in ("OAWS", "UWS", "None"):
             raise ValueError(f"the strategy must be OAWS, UWS or None, not {strategy}")
@@ -68,6 +70,7 @@ class MattingObjective(nn.Module):
         self.strategy, self.entropy_thresh = strategy, entropy_thresh
         self.kl_scale, self.reconstruction_scale = kl_scale, reconstruction_scale
         self.alpha_scale, self.gradient_scale, self.band_scale = alpha_scale, gradient_scale, band_scale
+        self.square_scale = square_scale
         if strategy == "UWS":
             self.log_vars = nn.Parameter(torch.full((2,), 4.0))
 
@@ -113,6 +116,8 @@ class MattingObjective(nn.Module):
         matting = self.alpha_scale * by_alpha + self.gradient_scale * by_gradient
         if self.band_scale:
             matting = matting + self.band_scale * region_l1(found, alpha, border_band(alpha))
+        if self.square_scale:
+            matting = matting + self.square_scale * (found - alpha).square().mean()
         total = self._weighed(segmentation, matting, epoch)
         return MattingLoss(total, kl, reconstruction, by_alpha, by_gradient)
 

@@ -18,6 +18,7 @@ from medapp.training.losses.matting import MattingObjective, mask_from_alpha
 from medapp.training.matting_crops import CropPlan, MattingCrops
 from medapp.training.matting_data import MattingData, load_matting_data
 from medapp.training.recipe import MattingRecipe, Recipe
+from medapp.training.rough_masks import RoughPlan
 from medapp.training.splits import patient_of
 from medapp.training.tasks.starting import starting_network
 from medapp.training.tasks.task import DataFacts, Judgement, Sample, marked, own_samples
@@ -66,7 +67,9 @@ def crop_plan(recipe: MattingRecipe) -> CropPlan:
     Raises:
         TrainingError: The plan has no such entries.
     """
-    entries: dict[str, Any] = {"shares": recipe.shares, "channels": int(recipe.config.get("input_channels", 1))}
+    rough = RoughPlan(recipe.rough, recipe.rough_px)
+    channels = int(recipe.config.get("input_channels", 1)) - bool(recipe.rough)
+    entries: dict[str, Any] = {"shares": recipe.shares, "channels": channels, "rough": rough}
     entries |= {key: tuple(value) if isinstance(value, list) else value for key, value in recipe.augmentation.items()}
     try:
         return CropPlan(**entries)
@@ -106,6 +109,7 @@ class MattingTask:
             kl_scale=recipe.kl_scale,
             gradient_scale=recipe.gradient_scale,
             band_scale=recipe.band_scale,
+            square_scale=recipe.square_scale,
         )
 
     def parts(self) -> Mapping[str, nn.Module]:
@@ -113,7 +117,10 @@ class MattingTask:
         return {"objective": self._objective}
 
     def batch(self, step: int, rank: int, world: int, share: float) -> Mapping[str, Tensor]:
-        """``image``, ``alpha`` and a ``mask`` cut from the alpha, each ``(B, 1, S, S)`` in 0..1; colours have 3."""
+        """``image``, ``alpha`` and a ``mask`` cut from the alpha, each ``(B, 1, S, S)`` in 0..1.
+
+        Images in colour have 3 channels, and a rough mask is one more.
+        """
         side, count = self._size(step, share)
         image, alpha = (torch.from_numpy(part) for part in self._crops.batch(step, side, count))
         mask = mask_from_alpha(alpha, torch.Generator().manual_seed(step))
@@ -152,18 +159,19 @@ class MattingTask:
         for number, image in enumerate(images):
             generator = torch.Generator().manual_seed(number)
             noise = torch.randn(1, _DRAWS, latent, generator=generator)
-            shown = torch.from_numpy(image[None]).to(parameter.device)
+            entering = torch.from_numpy(image[None]).to(parameter.device)
             with torch.no_grad():
-                made = network(shown, count=_DRAWS, noise=noise.to(parameter.device))
+                made = network(entering, count=_DRAWS, noise=noise.to(parameter.device))
             alphas.append(made.alpha[0, 0].float().cpu().numpy())
         pairs = list(zip(alphas, references[:, 0], strict=True))
         figures = {
             "sad": float(np.mean([sad(a, r) for a, r in pairs])),
             "mse": float(np.mean([mse(a, r) for a, r in pairs])),
         }
+        shown = images[:SAMPLES, :-1] if self._recipe.rough else images[:SAMPLES]
         samples = [
             Sample(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1), a, r)
-            for image, (a, r) in zip(images[:SAMPLES], pairs, strict=False)
+            for image, (a, r) in zip(shown, pairs, strict=False)
         ]
         return Judgement(-figures["sad"], figures, samples)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medapp import paths
 from medapp.errors import TrainingError, WeightsError
+from medapp.networks.architectures.medical_matting import MedicalMatting, with_a_silent_channel
 from medapp.networks.checkpoint import read_tensors
 from medapp.networks.registry import architecture, build_network
 from medapp.training.recipe import Recipe
@@ -51,13 +52,16 @@ def _model_folders() -> tuple[Path, ...]:
 def load_into(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Put weights into a network; one that was kept without its posterior gets it back from its prior.
 
-    A posterior that is the prior with silent weights for the mask starts with no divergence at all.
+    A posterior that is the prior with silent weights for the mask starts with no divergence at all. A Medical Matting
+    network that looks at one channel more than they do, the rough mask, begins as blind to it as they were.
 
     Raises:
         TrainingError: They belong to another network.
     """
     expected = network.state_dict()
     whole = dict(weights)
+    if isinstance(network, MedicalMatting):
+        whole = with_a_silent_channel(network, whole)
     for key, tensor in expected.items():
         if key.startswith(_POSTERIOR) and key not in whole:
             of_prior = whole.get(_PRIOR + key.removeprefix(_POSTERIOR))

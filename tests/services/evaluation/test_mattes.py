@@ -17,7 +17,9 @@ from medapp.networks.library import ModelLibrary
 from medapp.networks.registry import build_network
 from medapp.progress import Progress
 from medapp.services.evaluation.matte_cases import MatteCase, held_out_cases, softened
-from medapp.services.evaluation.mattes import Crop, closed_form_of, evaluate_mattes, measure_matte
+from medapp.services.evaluation.mattes import Crop, closed_form_of, evaluate_mattes, in_slice, measure_matte
+from medapp.training.degradations.mattes import disturbed_mask
+from tests.matting.toy_matting import keep_toy_matting
 
 CONFIG = {"num_filters": [4, 4, 4, 4], "hidden_channel": 2, "num_sampling": 2}
 
@@ -118,6 +120,7 @@ def test_the_command_compares_models_with_closed_form_and_keeps_it_on_the_card(d
     assert main([*command, "--model", "tiny", "--update-card", "--json", "-"]) == 0
     told = json.loads(capsys.readouterr().out)
     rows = {(row["source"], row["name"]): row for row in told["rows"]}
+    assert ("all", "tiny, rough mask") not in rows  # it takes none
     tiny, closed = rows["all", "tiny"], rows["all", "closed form"]
     assert tiny["below_percent"]["sad"] == pytest.approx(100 * (1 - tiny["sad"] / closed["sad"]), abs=0.2)
     low, high = tiny["below_ci95"]["sad"]
@@ -132,3 +135,28 @@ def test_the_command_compares_models_with_closed_form_and_keeps_it_on_the_card(d
     assert main([*command, "--model", "other"]) == 2
     with pytest.raises(UsageError):
         evaluate_mattes(ModelLibrary(models, models), data, Progress(), "other")
+
+
+def test_a_model_that_takes_rough_masks_has_a_second_row_in_which_it_is_told_those_of_closed_form(data, models, capsys):
+    keep_toy_matting(models, "led", config={"input_channels": 2}, inputs=("rough_mask",))
+    command = ["evaluate", "--task", "matting", "--models-dir", str(models), "--data", str(data), "--quick"]
+    assert main([*command, "--model", "led", "--update-card", "--json", "-"]) == 0
+    rows = {(row["source"], row["name"]): row for row in json.loads(capsys.readouterr().out)["rows"]}
+    boxed, told = rows["all", "led"], rows["all", "led, rough mask"]
+    assert told["cases"] == boxed["cases"]
+    assert [told[key] for key in ("sad", "mse", "ged")] != [boxed[key] for key in ("sad", "mse", "ged")]
+    assert set(told["below_percent"]) == {"sad", "mse", "grad", "conn"}
+    figures = ModelLibrary(models, models).card("led").figures
+    assert figures["all, rough mask"]["sad"] == told["sad"]
+
+
+def test_a_rough_mask_finds_its_way_into_the_slice_and_back():
+    case = _case(_disc(200, 300, 60.0))
+    crop = Crop.of(case)
+    mask = disturbed_mask(crop.truth >= 0.5, 4.0, crop.seed)
+    whole = in_slice(mask, crop, case.alpha.shape)
+    assert whole.shape == case.alpha.shape
+    back = in_slice(mask, crop, case.alpha.shape)[crop.place] > 0.5
+    assert abs(back.mean() - mask.mean()) < 0.01
+    near = (whole > 0.5) & (case.alpha > 0.5)
+    assert near.sum() / ((whole > 0.5) | (case.alpha > 0.5)).sum() > 0.8
