@@ -28,6 +28,8 @@ ALL_IN_ONE = "all-in-one"
 """The task of one network for several kinds of scans; of MR it does what ``MR_SUPER_RESOLUTION`` says."""
 OF_AN_INTAKE = ("scale", "spacing_mm", "extent_mm", "min_side_px")
 """Entries of a card that one kind of scan may have of its own."""
+PET_SYNTHESIS = "pet-synthesis"
+"""The task whose results are called Synthetic PET."""
 MAX_BYTES = 1_000_000
 MAX_SCALE = 8
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")

@@ -15,7 +15,7 @@ from medapp.errors import UnsuitableModelError
 from medapp.progress import Progress
 from medapp.restoration.fit import Fit, ScanFacts, fit_filter
 from medapp.restoration.metrics import slice_noise
-from medapp.restoration.restorer import Restored, Restorer
+from medapp.restoration.restorer import Kind, Restored, Restorer
 from medapp.restoration.tiling import Maps
 
 NLM_ID = "filter-nlm"
@@ -48,6 +48,7 @@ class FilterRestorer(Restorer):
     name: str
     run: Filter
     settings: FilterSettings
+    makes: Kind = "filtered"
 
     def fit(self, facts: ScanFacts, region_engine: str | None = None) -> Fit:
         """Any grey image."""
@@ -150,13 +151,16 @@ TUNED_OTHER = {
 
 PET_RANGE = (0.0, 80.0)
 """SUV the filters look at: all there is, hot lesions too."""
-TUNED_PET: dict[str, FilterSettings] = {
-    "gaussian": FilterSettings(1.2, PET_RANGE, 1),
-    "nlm": FilterSettings(1.3, PET_RANGE, 2),
-    "tv": FilterSettings(2.7, PET_RANGE, 2),
-    "wavelet": FilterSettings(1.5, PET_RANGE, 3),
+TUNED_PET: dict[str, dict[str, FilterSettings]] = {
+    centre: {
+        "gaussian": FilterSettings(1.2, PET_RANGE, 1),
+        "nlm": FilterSettings(1.3, PET_RANGE, 2),
+        "tv": FilterSettings(2.7, PET_RANGE, 2),
+        "wavelet": FilterSettings(1.5, PET_RANGE, 3),
+    }
+    for centre in "ABCDE"
 }
-"""By filter, for a tenth of the counts on training patients with the scanner as it is simulated by default."""
+"""By simulated centre and filter, for a tenth of the counts on training patients; A is the scanner of the reference."""
 
 
 def classical_restorer(model_id: str, modality: str | None = None) -> FilterRestorer:

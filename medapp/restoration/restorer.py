@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from medapp.errors import ComputeError, UnsuitableModelError
+from medapp.networks.card import PET_SYNTHESIS
 from medapp.networks.device import choose_dtype
 from medapp.networks.library import LoadedModel
 from medapp.networks.registry import architecture
@@ -27,6 +28,9 @@ from medapp.scan.finer import FinerGrid
 
 if TYPE_CHECKING:
     from medapp.networks.card import Card, Intake
+
+
+Kind = Literal["restored", "filtered", "synthetic"]
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,14 @@ class Restorer(ABC):
     Attributes:
         id: Model id, or ``filter-...``.
         chip: What the header chip says.
+        makes: What kind of series: ``restored``, ``filtered`` or ``synthetic``.
         dims: 2 when it works slice by slice, 3 when it needs the volume.
         inputs: What it needs beside the image.
     """
 
     id: str
     chip: str
+    makes: Kind = "restored"
     dims: int = 2
     inputs: tuple[str, ...] = ()
 
@@ -181,8 +187,13 @@ class NetworkRestorer(Restorer):
 
     @property
     def chip(self) -> str:  # type: ignore[override]
-        """``RESTORED · <model> <version>``."""
+        """``RESTORED · <model> <version>``, or ``SYNTHETIC PET · ...``."""
         return chip_of(self.model.card)
+
+    @property
+    def makes(self) -> Kind:  # type: ignore[override]
+        """Full-dose PET that was never measured is synthetic, not restored."""
+        return "synthetic" if self.model.card.task == PET_SYNTHESIS else "restored"
 
     @property
     def dims(self) -> int:  # type: ignore[override]
@@ -428,7 +439,7 @@ class NetworkRestorer(Restorer):
 
 def chip_of(card: Card) -> str:
     """What the header chip says of a series this model restored."""
-    return f"RESTORED · {card.name} {card.version}"
+    return f"{'SYNTHETIC PET' if card.task == PET_SYNTHESIS else 'RESTORED'} · {card.name} {card.version}"
 
 
 def _size(shape: tuple[int, ...]) -> str:

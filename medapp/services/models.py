@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medapp.errors import UsageError
-from medapp.networks.card import Intake, read_card
+from medapp.networks.card import PET_SYNTHESIS, Card, Intake, read_card
 from medapp.networks.titles import TITLES
 from medapp.progress import Progress
 from medapp.requests import ImportModelRequest, ModelsRequest
@@ -50,7 +50,7 @@ def list_models(request: ModelsRequest, workspace: Workspace, progress: Progress
                 "fills_kspace": here.fills_kspace,
                 "network": TITLES.get(card.architecture, card.architecture),
                 "told": list(figures_in_words(card)),
-                "kind": {"restoration": "restored"}.get(card.serves, card.serves),
+                "kind": _kind_made(card),
                 "fit": fit.level if fit else None,
                 "reason": fit.reason if fit else "",
             }
@@ -115,3 +115,10 @@ def _takes(request: ImportModelRequest) -> tuple[Intake, ...]:
         raise UsageError("A range needs a modality and two rising numbers.", "--modality CT --range=-1024,3072")
     unit = request.unit or UNITS.get(request.modality, "arbitrary")
     return (Intake(request.modality, unit, request.value_range),)
+
+
+def _kind_made(card: Card) -> str:
+    """The kind of series a model makes, for the chip of a preview."""
+    if card.task == PET_SYNTHESIS:
+        return "synthetic"
+    return {"restoration": "restored"}.get(card.serves, card.serves)

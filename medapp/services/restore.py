@@ -15,7 +15,7 @@ from medapp import __version__
 from medapp.errors import UnsuitableModelError
 from medapp.progress import Progress
 from medapp.requests import FoundSeries, PrepareModelRequest, RestoreRequest, RestoreResult
-from medapp.restoration.classical import FilterRestorer, classical_restorer
+from medapp.restoration.classical import classical_restorer
 from medapp.restoration.fit import ScanFacts
 from medapp.restoration.restorer import NetworkRestorer, Restorer
 from medapp.restoration.tiling import Maps
@@ -109,7 +109,7 @@ def _added(
         request.series_id,
         writers[0],
         made_with,
-        kind="filtered" if isinstance(restorer, FilterRestorer) else "restored",
+        kind=restorer.makes,
         title=restorer.chip,
         thumbnail=thumbnail_png(made),
         like=made if restorer.grid.factor > 1 else None,

@@ -12,9 +12,10 @@ import torch
 from medapp.networks.card import ROUGH_MASK, Card, Intake
 from medapp.networks.registry import architecture
 from medapp.services.all_in_one_card import all_in_one_card
+from medapp.services.pet_cards import pet_card, pet_settings
 from medapp.training.inputs import REGION_ENGINE
 from medapp.training.loop import Trainer
-from medapp.training.recipe import AllInOneRecipe, MattingRecipe, Recipe, RestorationRecipe
+from medapp.training.recipe import AllInOneRecipe, MattingRecipe, PetRecipe, Recipe, RestorationRecipe
 from medapp.training.run_folder import RunFolder
 from medapp.training.tasks.task import DataFacts
 
@@ -87,6 +88,8 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
         return _restoration(recipe, common)
     if isinstance(recipe, AllInOneRecipe):
         return all_in_one_card(recipe, common, data)
+    if isinstance(recipe, PetRecipe):
+        return pet_card(recipe, data, common)
     if isinstance(recipe, MattingRecipe):
         return replace(
             common,
@@ -162,6 +165,8 @@ def _training(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer)
         made |= {"crop_px": recipe.crop_px, "crop_of_box": recipe.crop_of_box, "crop_scale": "box"}
         made |= {"views": recipe.views} if recipe.views > 1 else {}
         made |= {"finish": dict(recipe.finish)} if recipe.finish else {}
+    elif isinstance(recipe, PetRecipe):
+        made |= pet_settings(recipe)
     elif isinstance(recipe, RestorationRecipe):
         kept = ("crops", "noise_sigma", "doses") if recipe.task == "ct-denoise" else ("crops",)
         made["settings"] = {key: getattr(recipe, key) for key in kept}

@@ -88,7 +88,14 @@ class PatchSet:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def build(cls, references: References, cache: Path, progress: Progress, most_slices: int = 0) -> PatchSet:
+    def build(
+        cls,
+        references: References,
+        cache: Path,
+        progress: Progress,
+        most_slices: int = 0,
+        least_side_px: int = LEAST_SIDE_PX,
+    ) -> PatchSet:
         """Store every slice of the references that has a body in it.
 
         Args:
@@ -96,6 +103,7 @@ class PatchSet:
             cache: Made when it is not there.
             progress: Counts series.
             most_slices: Of one series, evenly spread; 0 = all.
+            least_side_px: Smaller slices are left out.
 
         Raises:
             TrainingError: No slice is large and full enough, or the disk is full.
@@ -114,7 +122,7 @@ class PatchSet:
             step = max(1, -(-len(values) // most_slices)) if most_slices else 1
             for z in range((len(values) - 1) % step // 2, len(values), step):
                 one = np.ascontiguousarray(values[z], dtype=np.float32)
-                if min(one.shape[:2]) < LEAST_SIDE_PX:
+                if min(one.shape[:2]) < least_side_px:
                     small += 1
                     continue
                 body = body_of(one, modality)
@@ -137,7 +145,7 @@ class PatchSet:
                     slices[-1] = replace(slices[-1], files={**files, "region_map": path})
                 progress.check()
             progress.step()
-        reasons = ((small, f"are smaller than {LEAST_SIDE_PX} px"), (empty, "show nothing but air"))
+        reasons = ((small, f"are smaller than {least_side_px} px"), (empty, "show nothing but air"))
         notes = tuple(f"{counted(number, 'slice', why)}: left out." for number, why in reasons if number)
         if not slices:
             told = f": {notes[0].removesuffix(': left out.')}" if notes else ""

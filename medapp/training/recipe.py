@@ -200,6 +200,68 @@ class RestorationRecipe(Recipe):
 
 
 @dataclass(frozen=True)
+class PetRecipe(Recipe):
+    """Full-dose PET from low-dose PET of simulated centres.
+
+    Attributes:
+        value_range: SUV ``(low, high)`` that the network is made for.
+        network_range: What the network sees for that range.
+        curve: ``log``: the network sees the logarithm of 1 + SUV, since noise grows with uptake; or ``linear``.
+        centres: Letters of the centres to train on; see ``degradations.pet_centres``.
+        fractions: Parts of the counts ``(low, high)`` that are left, drawn uniformly in their logarithm.
+        draws: Realisations of the noise per slice and centre.
+        slices_per_series: Evenly spread; neighbours are alike.
+        uptake: Factors ``(low, high)`` by which both images of a pair are scaled.
+        tumour_weight: Weight of the error in tumours; 1 elsewhere.
+        hottest_weight: Weight of the error of the highest uptake in the tumour; see ``losses.pet``.
+        segmentation: Weight of the segmenter's error on synthetic images; 0 = no segmenter.
+        adversarial: Weight of the critic's opinion; 0 = no critic.
+        critic_channels: Widths of the critic.
+        guidance_from: Part of the budget after which the segmenter guides, and the critic begins to learn.
+        critic_heard_from: Part of the budget after which the critic is heard.
+    """
+
+    task: str = "pet-synthesis"
+    architecture: str = "drmc"
+    crops: tuple[tuple[int, int], ...] = ((48, 8),)
+    value_range: tuple[float, float] = (0.0, 80.0)
+    network_range: tuple[float, float] = (0.0, 4.394449154672439)
+    curve: Literal["linear", "log"] = "log"
+    centres: tuple[str, ...] = ("A", "B", "C", "D")
+    fractions: tuple[float, float] = (0.05, 0.3)
+    draws: int = 3
+    slices_per_series: int = 10
+    uptake: tuple[float, float] = (0.7, 1.4)
+    tumour_weight: float = 1.0
+    hottest_weight: float = 0.5
+    segmentation: float = 0.0
+    adversarial: float = 0.0
+    critic_channels: tuple[int, ...] = (64, 128, 256, 512)
+    guidance_from: float = 0.3
+    critic_heard_from: float = 0.4
+
+    def problem(self) -> str:
+        """As ``Recipe.problem``."""
+        if not all(low < high for low, high in (self.value_range, self.network_range)):
+            return "value_range and network_range rise"
+        if self.curve not in ("linear", "log"):
+            return "curve is linear or log"
+        if not 0 < self.fractions[0] <= self.fractions[1] <= 1 or not 0 < self.uptake[0] <= self.uptake[1]:
+            return "fractions lie between 0 and 1, uptake is above 0"
+        if not self.centres or not self.draws > 0 or not self.slices_per_series > 0:
+            return "centres, draws and slices_per_series are at least one"
+        if min(self.tumour_weight, self.hottest_weight, self.segmentation, self.adversarial) < 0:
+            return "weights are not negative"
+        if (self.segmentation or self.adversarial) and self.architecture != "sgsgan":
+            return "segmentation and adversarial belong to sgsgan"
+        if self.adversarial and any(side < 32 for side, _ in self.crops):
+            return "a critic needs crops of 32 px"
+        if not 0 <= self.guidance_from <= self.critic_heard_from <= 1:
+            return "guidance_from and critic_heard_from rise from 0 to 1"
+        return super().problem()
+
+
+@dataclass(frozen=True)
 class MattingRecipe(Recipe):
     """Medical Matting.
 
@@ -372,6 +434,7 @@ TASKS: Mapping[str, type[Recipe]] = {
     "ct-denoise": RestorationRecipe,
     "mr-super-resolution": RestorationRecipe,
     "all-in-one": AllInOneRecipe,
+    "pet-synthesis": PetRecipe,
     "matting": MattingRecipe,
     "depth-completion": CompletionRecipe,
 }

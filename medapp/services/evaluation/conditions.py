@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medapp.networks.card import MR_SUPER_RESOLUTION, Card
+from medapp.networks.card import MR_SUPER_RESOLUTION, PET_SYNTHESIS, Card
 from medapp.progress import Progress
 from medapp.restoration.classical import TUNED_PET, FilterRestorer, evaluation_filter, tuned_filter
 from medapp.restoration.interpolation import resolvers
@@ -17,7 +17,6 @@ from medapp.training.degradations.ct import Kernel, Scanner, low_dose, pixel_see
 from medapp.training.degradations.pet import low_counts
 
 CT_DENOISE = "ct-denoise"
-PET_SYNTHESIS = "pet-synthesis"
 MODALITIES = {CT_DENOISE: "CT", MR_SUPER_RESOLUTION: "MR", PET_SYNTHESIS: "PT"}
 KEPT = ", k-space kept"
 
@@ -77,7 +76,7 @@ def _of_dose(dose: float, kernel: Kernel) -> Condition:
 
 
 def _of_counts(fraction: float) -> Condition:
-    filters = [tuned_filter(name, settings) for name, settings in TUNED_PET.items()]
+    filters = [tuned_filter(name, settings) for name, settings in TUNED_PET["A"].items()]
     return Condition(
         f"{fraction:g} of the counts",
         lambda values, spacing_mm: low_counts(values, spacing_mm, fraction, pixel_seed(values, "evaluation")),

@@ -19,14 +19,14 @@ from medapp.restoration.kspace import keep_measured
 from medapp.restoration.metrics import Judging, judging_of
 from medapp.restoration.restorer import NetworkRestorer
 from medapp.services.evaluation.calibration import calibration_of
-from medapp.services.evaluation.conditions import CT_DENOISE, MODALITIES, PET_SYNTHESIS, Condition, conditions_of
+from medapp.services.evaluation.conditions import CT_DENOISE, MODALITIES, Condition, conditions_of
 from medapp.services.evaluation.figures import by_group, group_mean, mean_interval, paired_interval, rounded
 from medapp.services.evaluation.measuring import maps_for, measure_restored
 from medapp.services.evaluation.subjects import CLEAN, Subject, held_out_subjects
 
 _log = logging.getLogger(__name__)
 
-TASKS = (CT_DENOISE, MR_SUPER_RESOLUTION, PET_SYNTHESIS)
+TASKS = (CT_DENOISE, MR_SUPER_RESOLUTION)
 FREE = ", k-space free"
 """Added to a model's name where the measured frequencies were not put back."""
 REFERENCE = "reference"

@@ -9,9 +9,9 @@ from typing import Any
 from medapp.errors import UsageError
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
-from medapp.services.evaluation import all_in_one, depth, mattes, restorations, tables
+from medapp.services.evaluation import all_in_one, depth, mattes, pet, restorations, tables
 
-TASKS = (*restorations.TASKS, all_in_one.TASK, mattes.TASK, depth.TASK)
+TASKS = (*restorations.TASKS, pet.TASK, all_in_one.TASK, mattes.TASK, depth.TASK)
 
 
 def evaluate(
@@ -49,6 +49,8 @@ def evaluate(
         return depth.evaluate_depth(library, data, progress, model_id, seeds=1 if is_quick else 3)
     if task == all_in_one.TASK:
         return all_in_one.evaluate_all_in_one(library, data, progress, model_id, slices_per_subject, is_quick)
+    if task == pet.TASK:
+        return pet.evaluate_pet(library, data, progress, model_id, slices_per_subject, is_quick)
     if task in restorations.TASKS:
         return restorations.evaluate(task, library, data, progress, model_id, slices_per_subject, is_quick)
     raise UsageError(f"The task '{task[:40]}' cannot be evaluated", f"Tasks: {', '.join(TASKS)}")
@@ -60,12 +62,18 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
         mattes.TASK: mattes.card_figures,
         depth.TASK: depth.card_figures,
         all_in_one.TASK: all_in_one.card_figures,
+        pet.TASK: pet.card_figures,
     }
     return of_task.get(result["task"], restorations.card_figures)(result, model_id)
 
 
 def table(result: Mapping[str, Any], is_markdown: bool = False) -> str:
     """The result as text that lines up, or as Markdown."""
-    of_task = {mattes.TASK: tables.matting_table, depth.TASK: tables.depth_table, all_in_one.TASK: all_in_one.table}
+    of_task = {
+        mattes.TASK: tables.matting_table,
+        depth.TASK: tables.depth_table,
+        all_in_one.TASK: all_in_one.table,
+        pet.TASK: pet.pet_table,
+    }
     blocks, notes = of_task.get(result["task"], tables.restoration_table)(result)
     return tables.as_markdown(blocks, notes) if is_markdown else tables.as_text(blocks, notes)

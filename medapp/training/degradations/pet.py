@@ -8,12 +8,16 @@ and the noise gets the spread, the grain and the dependence on uptake that MLEM 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
+
+FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
+"""Full width at half maximum of a Gaussian over its standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,22 @@ def count_noise(
         is_new: True draws the noise of a whole new scan of that many counts (Poisson) instead of the part that thinning
             adds to the noise the slice has already (binomial): what a repeated scan would show.
     """
+    return count_noises(suv, spacing_mm, (fraction,), seed, scanner, is_new)[0]
+
+
+def count_noises(
+    suv: NDArray,
+    spacing_mm: float,
+    fractions: Sequence[float],
+    seed: int,
+    scanner: PetScanner = PetScanner(),
+    is_new: bool = False,
+) -> NDArray[np.float32]:
+    """Several draws at once, which costs much less than one after the other; see ``count_noise``.
+
+    Returns:
+        ``(fractions, Y, X)`` float32 in SUV.
+    """
     activity = np.maximum(np.asarray(suv, np.float64), 0.0)
     system = _system(activity.shape[0], activity.shape[1], scanner.angles)
     to_counts = scanner.counts_per_suv_ml * spacing_mm**2 * scanner.slice_mm / 1000.0 / scanner.angles
@@ -92,15 +112,18 @@ def count_noise(
     spread = np.full_like(true, scanner.background * true.mean())
     expected = true + spread
     random = np.random.default_rng([seed, 0x706574])
-    if is_new:
-        drawn = random.poisson(expected * fraction) / fraction
-    else:  # the counts that were measured, thinned; rounding them at random keeps their mean
-        measured = np.floor(expected + random.random(expected.shape)).astype(np.int64)
-        drawn = random.binomial(measured, fraction) / fraction + (expected - measured)
-    steady = _mlem(expected, spread, system, to_counts, activity.shape, scanner.iterations)
-    thinned = _mlem(np.maximum(drawn, 0.0), spread, system, to_counts, activity.shape, scanner.iterations)
-    sigma_px = scanner.psf_mm / spacing_mm / (2 * math.sqrt(2 * math.log(2)))
-    return ndimage.gaussian_filter(thinned - steady, sigma_px, mode="nearest").astype(np.float32)
+    draws = [expected]
+    for fraction in fractions:
+        if is_new:
+            drawn = random.poisson(expected * fraction) / fraction
+        else:  # the counts that were measured, thinned; rounding them at random keeps their mean
+            measured = np.floor(expected + random.random(expected.shape)).astype(np.int64)
+            drawn = random.binomial(measured, fraction) / fraction + (expected - measured)
+        draws.append(np.maximum(drawn, 0.0))
+    steady, *thinned = _mlem(np.stack(draws, axis=1), spread, system, to_counts, activity.shape, scanner.iterations)
+    sigma_px = scanner.psf_mm / spacing_mm / FWHM_PER_SIGMA
+    smooth = [ndimage.gaussian_filter(one - steady, sigma_px, mode="nearest") for one in thinned]
+    return np.stack(smooth).astype(np.float32)
 
 
 def _mlem(
@@ -111,15 +134,25 @@ def _mlem(
     shape: tuple[int, ...],
     iterations: int,
 ) -> NDArray[np.float64]:
-    """Maximum-likelihood expectation maximisation from an even start; the spread of the background is known."""
+    """Maximum-likelihood expectation maximisation from an even start; the spread of the background is known.
+
+    Args:
+        counts: ``(projections, draws)``.
+        spread: ``(projections,)``.
+
+    Returns:
+        ``(draws, *shape)``.
+    """
+    spread = spread[:, None]
     sensitivity = np.asarray(system.sum(axis=0)).ravel() * to_counts
-    seen = np.maximum(sensitivity, 1e-9)
+    seen = np.maximum(sensitivity, 1e-9)[:, None]
     back = system.T.tocsr()
-    estimate = np.full(system.shape[1], max(float(counts.sum() - spread.sum()), 1e-6) / max(sensitivity.sum(), 1e-9))
+    total = np.maximum(counts.sum(axis=0) - spread.sum(), 1e-6) / max(float(sensitivity.sum()), 1e-9)
+    estimate = np.repeat(total[None], system.shape[1], axis=0)
     for _ in range(iterations):
         expected = system @ estimate * to_counts + spread
         estimate *= (back @ (counts / np.maximum(expected, 1e-9))) * to_counts / seen
-    return np.asarray(estimate.reshape(shape))
+    return np.asarray(estimate.T.reshape(counts.shape[1], *shape))
 
 
 @lru_cache(maxsize=8)

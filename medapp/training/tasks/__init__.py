@@ -13,6 +13,7 @@ _MAKERS = {
     "ct-denoise": "ct_denoising:ct_denoising",
     "mr-super-resolution": "mr_super_resolution:mr_super_resolution",
     "all-in-one": "all_in_one:all_in_one",
+    "pet-synthesis": "pet_synthesis:pet_synthesis",
     "matting": "matting:matting",
     "depth-completion": "completion:depth_completion",
 }
