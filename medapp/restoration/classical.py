@@ -30,7 +30,7 @@ class FilterSettings:
 
     Attributes:
         strength: Times the noise of the slice; tuned for the best PSNR on training patients.
-        step: Pixel distance at which the noise is measured; see ``slice_noise``.
+        step: Pixel distance at which the noise is measured; see ``slice_noise``. 0 = the filter does not ask for it.
         value_range: Values ``(low, high)`` the filter looks at; None = the slice's own 0.5 to 99.5 percentiles.
     """
 
@@ -65,7 +65,7 @@ class FilterRestorer(Restorer):
         filled = np.where(is_finite, values, low).astype(np.float32)
         clipped = np.clip(filled, low, high)
         scaled = (clipped - np.float32(low)) / np.float32(high - low)
-        sigma = content_noise(filled, self.settings.step) / (high - low)
+        sigma = content_noise(filled, self.settings.step) / (high - low) if self.settings.step else 1.0
         if sigma <= 0.0:
             return Restored(values.copy(), int(np.count_nonzero(~is_finite)))
         change = (np.asarray(self.run(scaled, sigma, self.settings.strength), np.float32) - scaled) * np.float32(
@@ -134,14 +134,14 @@ TUNED_CT: dict[tuple[str, str], FilterSettings] = {
 }
 """By filter and reconstruction kernel, for quarter dose on training patients; ``docs/models.md`` says how."""
 DEFAULT_CT = {
-    "gaussian": FilterSettings(0.8, CT_RANGE, 2),
+    "gaussian": FilterSettings(0.8, CT_RANGE, 0),
     "nlm": FilterSettings(1.0, CT_RANGE, 2),
     "tv": FilterSettings(1.1, CT_RANGE, 2),
     "wavelet": FilterSettings(0.4, CT_RANGE, 2),
 }
 """For CT whose kernel is not known: a little below the best of either kernel, and safe for both."""
 TUNED_OTHER = {
-    "gaussian": FilterSettings(0.8, None, 2),
+    "gaussian": FilterSettings(0.8, None, 0),
     "nlm": FilterSettings(0.8, None, 2),
     "tv": FilterSettings(1.0, None, 2),
     "wavelet": FilterSettings(0.4, None, 2),
@@ -153,7 +153,7 @@ PET_RANGE = (0.0, 80.0)
 """SUV the filters look at: all there is, hot lesions too."""
 TUNED_PET: dict[str, dict[str, FilterSettings]] = {
     centre: {
-        "gaussian": FilterSettings(1.2, PET_RANGE, 1),
+        "gaussian": FilterSettings(1.2, PET_RANGE, 0),
         "nlm": FilterSettings(1.3, PET_RANGE, 2),
         "tv": FilterSettings(2.7, PET_RANGE, 2),
         "wavelet": FilterSettings(1.5, PET_RANGE, 3),
