@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from medapp.errors import UsageError
-from medapp.networks.card import ALL_IN_ONE, MR_SUPER_RESOLUTION, Card
+from medapp.networks.card import ALL_IN_ONE, MR_SUPER_RESOLUTION, PET_SYNTHESIS, Card
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
 from medapp.restoration.metrics import judging_of
 from medapp.restoration.restorer import NetworkRestorer
 from medapp.services.evaluation import restorations
-from medapp.services.evaluation.conditions import CT_DENOISE, MODALITIES, PET_SYNTHESIS, conditions_of
+from medapp.services.evaluation.conditions import CT_DENOISE, MODALITIES, conditions_of
 from medapp.services.evaluation.subjects import CLEAN, held_out_subjects
 from medapp.services.evaluation.tables import Block, interval, number, signed, told_data
 from medapp.training.sources import MANIFEST

@@ -79,7 +79,9 @@ def pet_task(recipe: PetRecipe, references: References, data: Path, cache: Path,
     trained = references.of_patients([patient for patient in references.patients if patient not in held_out])
     check(trained, references.of_patients(held_out))
     tumours = {entry.source: tumour_beside(data, entry) for entry in references}
-    croppers, tuning, sizes = [], [], []
+    croppers: list[Cropper] = []
+    tuning: list[PetTuning] = []
+    sizes: list[tuple[float, float]] = []
     for centre in (centre_of(name) for name in recipe.centres):
         there = References(references.place, tuple(_at(e, tumours[e.source], centre) for e in references))
         whole = PatchSet.build(there, cache, progress, recipe.slices_per_series, LEAST_SIDE_PX)
@@ -98,7 +100,7 @@ def pet_task(recipe: PetRecipe, references: References, data: Path, cache: Path,
         len(trained.patients),
         trained.collections(),
         (round(min(spacings), 3), round(max(spacings), 3)),
-        round(max(extent for _, extent in sizes), 1),
+        extent_mm=round(max(extent for _, extent in sizes), 1),
     )
     return PetTask(recipe, PetPairs(croppers, recipe), tuning, facts)
 
