@@ -25,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--task",
         required=True,
-        help="ct-denoise, mr-super-resolution, pet-synthesis, all-in-one, matting or depth-completion",
+        help="ct-denoise, mr-super-resolution, pet-synthesis, all-in-one, matting, depth-completion or regions",
     )
     parser.add_argument("--model", help="one model of the library; default: all models of the task")
     parser.add_argument("--models-dir", type=Path, help="look for models here instead of in the library")
