@@ -26,12 +26,14 @@ class FastEncoder:
     """Runs the encoder of a ``Sam`` without changing the model.
 
     Attributes:
-        dtype: bfloat16 where the device multiplies it in hardware, else float32.
+        dtype: bfloat16 where the device multiplies it in hardware and the encoder is a transformer, else float32.
     """
 
     def __init__(self, sam: Any, dtype: torch.dtype | None = None) -> None:
         self._sam = sam
         device = sam.device
+        if dtype is None and not hasattr(sam.image_encoder, "patch_embed"):
+            dtype = torch.float32  # small convolutions are several times slower in bfloat16
         if dtype is None:
             on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
             dtype = torch.bfloat16 if on_gpu or (device.type == "cpu" and cpu_has_bf16()) else torch.float32
@@ -43,6 +45,9 @@ class FastEncoder:
     def __call__(self, pixels: Tensor) -> Tensor:
         """``(1, 3, S, S)`` float32, normalised and padded, to the ``(1, C, s, s)`` float32 embedding."""
         encoder = self._encoder
+        if not hasattr(encoder, "patch_embed"):
+            whole: Tensor = encoder(pixels.to(self.dtype, memory_format=torch.channels_last))
+            return whole.float()
         tokens = encoder.patch_embed(pixels.to(self.dtype))  # (1, s, s, D)
         if encoder.pos_embed is not None:
             tokens = tokens + encoder.pos_embed

@@ -13,9 +13,18 @@ from medapp.networks.card import ROUGH_MASK, Card, Intake
 from medapp.networks.registry import architecture
 from medapp.services.all_in_one_card import all_in_one_card
 from medapp.services.pet_cards import pet_card, pet_settings
+from medapp.services.region_cards import regions_card
 from medapp.training.inputs import REGION_ENGINE
 from medapp.training.loop import Trainer
-from medapp.training.recipe import AllInOneRecipe, MattingRecipe, PetRecipe, Recipe, RestorationRecipe
+from medapp.training.recipe import (
+    AllInOneRecipe,
+    CompletionRecipe,
+    MattingRecipe,
+    PetRecipe,
+    Recipe,
+    RegionsRecipe,
+    RestorationRecipe,
+)
 from medapp.training.run_folder import RunFolder
 from medapp.training.tasks.task import DataFacts
 
@@ -67,6 +76,8 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
         run: Of the last stage so far.
         trainer: Of the same.
     """
+    if isinstance(recipe, RegionsRecipe):
+        return regions_card(recipe, data, _figures(trainer), _training(recipe, data, run, trainer), _licence(data))
     common = Card(
         id=recipe.name,
         name=recipe.title,
@@ -80,7 +91,7 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
         size_multiple=architecture(recipe.architecture).size_multiple,
         spacing_mm=data.spacing_mm,
         data=data.collections,
-        figures={"tuning_score": round(trainer.best_score, 4)} if math.isfinite(trainer.best_score) else {},
+        figures=_figures(trainer),
         training=_training(recipe, data, run, trainer),
         licence=_licence(data),
     )
@@ -115,6 +126,10 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
         precision="float32",
         limits=DEPTH_LIMITS,
     )
+
+
+def _figures(trainer: Trainer) -> dict[str, Any]:
+    return {"tuning_score": round(trainer.best_score, 4)} if math.isfinite(trainer.best_score) else {}
 
 
 def _licence(data: DataFacts) -> str:
@@ -173,7 +188,7 @@ def _training(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer)
     elif isinstance(recipe, AllInOneRecipe):
         made["settings"] = {"crops": recipe.crops, "shares": dict(recipe.shares), "fractions": recipe.fractions}
         made["patients_of"] = {modality: part.patients for modality, part in data.parts.items()}
-    else:
+    elif isinstance(recipe, CompletionRecipe):
         made["points"] = (
             "log-uniform 5 to 2,000; uniform, grid, keypoints, lines, half; one frame in twenty without any"
         )

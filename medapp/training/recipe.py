@@ -117,6 +117,14 @@ class Recipe:
         # a shipped recipe names patients of the shared data; other data have others
         return named or frozenset(split_by_patient(everyone, self.tuning_share, self.seed)[1])
 
+    def check_architecture(self) -> None:
+        """Refuse what nobody can build.
+
+        Raises:
+            WeightsError: The architecture is not known.
+        """
+        architecture(self.architecture)
+
     def problem(self) -> str:
         """The first entry that cannot work, in words; empty when all can."""
         if not (self.iterations > 0 or self.minutes > 0):
@@ -430,6 +438,52 @@ class AllInOneRecipe(Recipe):
         return next((told for one in self.parts if (told := self.part(one).problem())), "") or super().problem()
 
 
+@dataclass(frozen=True)
+class RegionsRecipe(Recipe):
+    """A small ``segment_anything.Sam``, asked by simulated clicks and boxes.
+
+    Attributes:
+        things: Drawn from each crop; a thing may come twice where there are fewer.
+        clicks: Fewest and most clicks of the second round.
+        shares: How often each source is drawn; what is not named is left out.
+        crop_order: ``mixed`` draws of ``crops`` at random; ``growing`` takes one after the other, each for an equal
+            part of the budget.
+        focal_weight, dice_weight, overlap_weight: Of the three losses.
+    """
+
+    task: str = "regions"
+    architecture: str = "sam"
+    crops: tuple[tuple[int, int], ...] = ((128, 12), (128, 12), (256, 4))
+    warm_up: int = 50
+    weight_decay: float = 0.02
+    average_decay: float = 0.995
+    things: int = 3
+    clicks: tuple[int, int] = (2, 5)
+    shares: dict[str, float] = field(default_factory=dict)
+    crop_order: Literal["mixed", "growing"] = "growing"
+    focal_weight: float = 20.0
+    dice_weight: float = 1.0
+    overlap_weight: float = 1.0
+
+    def problem(self) -> str:
+        """As ``Recipe.problem``."""
+        if self.architecture != "sam":
+            return "architecture is sam"
+        if not all(share >= 0 for share in self.shares.values()) or not sum(self.shares.values()):
+            return "shares are above 0"
+        if self.crop_order not in ("mixed", "growing"):
+            return "crop_order is mixed or growing"
+        side = self.config.get("image_size", 256)
+        if not all(crop % 32 == 0 and crop <= side for crop, _ in self.crops):
+            return "sides of crops are multiples of 32, at most image_size"
+        if not self.things > 0 or not 2 <= self.clicks[0] <= self.clicks[1]:
+            return "things are above 0, clicks rise from 2"
+        return super().problem()
+
+    def check_architecture(self) -> None:
+        """As ``Recipe.check_architecture``; SAM is built by ``medapp.regions``."""
+
+
 TASKS: Mapping[str, type[Recipe]] = {
     "ct-denoise": RestorationRecipe,
     "mr-super-resolution": RestorationRecipe,
@@ -437,6 +491,7 @@ TASKS: Mapping[str, type[Recipe]] = {
     "pet-synthesis": PetRecipe,
     "matting": MattingRecipe,
     "depth-completion": CompletionRecipe,
+    "regions": RegionsRecipe,
 }
 """What can be trained, and the entries that its recipe has."""
 _MR: dict[str, Any] = {
@@ -487,7 +542,7 @@ def recipe_of(entries: Any) -> Recipe:
     try:
         recipe = TASKS[task](**{key: _tuples(value) for key, value in entries.items()})
         problem = next((found for stage in stages_of(recipe) if (found := stage.problem())), "")
-        architecture(recipe.architecture)
+        recipe.check_architecture()
     except WeightsError as error:
         raise TrainingError(f"The recipe cannot work: {error.message}", error.hint) from error
     except (TypeError, ValueError, AttributeError) as error:

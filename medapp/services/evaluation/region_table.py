@@ -30,6 +30,7 @@ def region_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
         "Clicks: into the middle of the thing, then of the largest error. Region tree: the level shown first, then the",
         "marked parts joined; stepped: someone who knows the truth steps to the best level at each click and adds or",
         "subtracts it. Best offered: the best of up to three answers. Intervals: 95 %, over patients.",
+        "Milliseconds are CPU time.",
         told_data(result),
     ]
     return blocks, notes

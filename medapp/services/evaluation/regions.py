@@ -74,8 +74,8 @@ def evaluate_regions(
 
     Returns:
         ``{task, data_sha256, n_cases, clicks, rows, differences}``. Rows: ``{set, name, cases, patients, iou, ci95,
-        best, steps, click_ms, prepare_ms}``, with ``iou``, ``ci95`` and ``best`` by number of clicks, as text, or
-        ``box``. Differences: ``{set, name, over, clicks, difference, ci95}``.
+        best, steps, click_ms, prepare_ms}``, times as CPU time; ``iou``, ``ci95`` and ``best`` by number of clicks, as
+        text, or ``box``. Differences: ``{set, name, over, clicks, difference, ci95}``.
 
     Raises:
         TrainingError: There are no such pictures.
@@ -94,13 +94,13 @@ def evaluate_regions(
     for case in cases:
         picture = case.picture
         if tree is None or tree[0] is not picture:
-            began = time.perf_counter()
+            began = time.process_time()
             tree = picture, build_region_tree(picture.values, picture.window)
-            prepared[TREE_NAME][picture.name] = 1000 * (time.perf_counter() - began)
+            prepared[TREE_NAME][picture.name] = 1000 * (time.process_time() - began)
             for name, engine in engines.items():
-                began = time.perf_counter()
+                began = time.process_time()
                 engine.prepare(picture.values, picture.window)
-                prepared[name][picture.name] = 1000 * (time.perf_counter() - began)
+                prepared[name][picture.name] = 1000 * (time.process_time() - began)
         found[TREE_NAME].append(clicked(case.truth, _tree_answer(tree[1])))
         found[STEPPED].append(clicked_with_steps(case.truth, tree[1]))
         for name, engine in engines.items():
@@ -150,9 +150,9 @@ def clicked(truth: NDArray[np.bool_], answer: Answer) -> Clicked:
         click = next_click(truth, found)
         if click is not None:
             (include if click.is_include else exclude).append(click.point_xy)
-            began = time.perf_counter()
+            began = time.process_time()
             answers = answer(Prompts(tuple(include), tuple(exclude)))
-            made.click_ms.append(1000 * (time.perf_counter() - began))
+            made.click_ms.append(1000 * (time.process_time() - began))
             made.overlaps[count], made.best[count], found = _judged(truth, answers)
         else:  # nothing is wrong any more
             made.overlaps[count], made.best[count] = made.overlaps[count - 1], made.best[count - 1]

@@ -16,6 +16,7 @@ _MAKERS = {
     "pet-synthesis": "pet_synthesis:pet_synthesis",
     "matting": "matting:matting",
     "depth-completion": "completion:depth_completion",
+    "regions": "regions:regions",
 }
 
 

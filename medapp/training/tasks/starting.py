@@ -30,14 +30,14 @@ def starting_network(recipe: Recipe) -> nn.Module:
         silence_output(network)
         return network
     try:
-        weights = architecture(recipe.architecture).adapt(dict(read_tensors(_weights_file(recipe.start_from))))
+        weights = architecture(recipe.architecture).adapt(dict(read_tensors(weights_file(recipe.start_from))))
     except WeightsError as error:
         raise TrainingError(f"The training cannot start from these weights: {error.message}", error.hint) from error
     load_into(network, weights)
     return network
 
 
-def _weights_file(start_from: str) -> Path:
+def weights_file(start_from: str) -> Path:
     """The file itself, or that of a model of the user, or of one that came with medapp."""
     for place in (Path(start_from), *(folder / f"{start_from}.safetensors" for folder in _model_folders())):
         if place.is_file():
