@@ -8,8 +8,9 @@ from medapp.errors import TrainingError
 from medapp.networks.registry import build_network
 from medapp.paths import shipped_models_dir
 from medapp.progress import Progress
+from medapp.regions.small_sam import make_small_sam
 from medapp.training.patches import Cropper, PatchSet
-from medapp.training.recipe import full_size, read_recipe, recipe_of, stages_of
+from medapp.training.recipe import RegionsRecipe, full_size, read_recipe, recipe_of, stages_of
 from medapp.training.sources import find_references
 from tests.training.making import RECIPE, make_data, make_recipe
 from tests.training.places import mr_place
@@ -23,7 +24,10 @@ def test_every_recipe_of_the_repository_can_be_trained(path):
 
     assert recipe.name == path.name.removesuffix(".recipe.json")
     for stage in stages_of(recipe):
-        build_network(stage.architecture, stage.config)
+        if isinstance(stage, RegionsRecipe):
+            make_small_sam(**stage.config)
+        else:
+            build_network(stage.architecture, stage.config)
 
 
 def test_the_full_size_is_another_model_in_one_stage():
