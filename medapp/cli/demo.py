@@ -168,10 +168,10 @@ class _Demo:
 
     def _restore(self, step: _Step) -> None:
         series, scan = self._chosen()
-        if scan.is_colour:
-            raise _Skip("no restorer for colour images")
         models = self._ask(ModelsRequest(str(self.project_path), series.series_id))
         fitting = [model["id"] for model in models if model["fit"] == "green" and not model["id"].startswith("filter-")]
+        if scan.is_colour and not fitting:
+            raise _Skip("no restorer for colour images says that this one fits")
         model = fitting[0] if fitting else FILTER
         if not fitting:
             reasons = [m["reason"] for m in models if not m["id"].startswith("filter-")]

@@ -22,11 +22,7 @@ STANDARD_OUTPUT = "-"
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``evaluate`` to the command line."""
     parser = subparsers.add_parser("evaluate", help="measure a task on held-out patients against classical methods")
-    parser.add_argument(
-        "--task",
-        required=True,
-        help="ct-denoise, mr-super-resolution, pet-synthesis, all-in-one, matting, depth-completion or regions",
-    )
+    parser.add_argument("--task", required=True, help="such as ct-denoise; a wrong one lists all")
     parser.add_argument("--model", help="one model of the library; default: all models of the task")
     parser.add_argument("--models-dir", type=Path, help="look for models here instead of in the library")
     parser.add_argument("--data", type=Path, help="folder of scans; default: the val rows of $MEDAPP_SHARED/data")

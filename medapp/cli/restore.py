@@ -1,4 +1,4 @@
-"""``medapp restore FILE --out restored.nii.gz``: restore a file by a model or filter, without a window."""
+"""``medapp restore FILE --out restored.nii.gz`` (``.png`` for colour): restore a file by a model or filter."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--regions", default="", metavar="SAM_ID", help="finds regions; default: the region tree")
     parser.add_argument("--tile", type=int, default=0, metavar="PX", help="side of the tiles; default: by the memory")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.nii.gz")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".nii.gz; .png or .tif for colour")
     parser.set_defaults(run=run)
 
 

@@ -9,12 +9,22 @@ from numpy.typing import NDArray
 
 from medapp.scan.finer import FinerGrid
 
+_PER_LEVEL = 257.0
+"""Of sixteen bits: what restorers see of colours is 0..255."""
+
+
+def as_seen(values: NDArray) -> NDArray[np.float32]:
+    """A slice as restorers see it: float32, colours of sixteen bits divided to 0..255."""
+    seen = np.ascontiguousarray(values, dtype=np.float32)
+    return seen / np.float32(_PER_LEVEL) if values.ndim == 3 and values.dtype == np.uint16 else seen
+
 
 def typed(values: NDArray, source: NDArray) -> NDArray:
-    """Colours keep their type."""
+    """Colours keep their type and its range; the way back from ``as_seen``."""
     if np.issubdtype(source.dtype, np.integer) and source.ndim == 3:
         limits = np.iinfo(source.dtype)
-        return np.clip(np.rint(values), limits.min, limits.max).astype(source.dtype)
+        made = values * _PER_LEVEL if source.dtype == np.uint16 else values
+        return np.clip(np.rint(made), limits.min, limits.max).astype(source.dtype)
     return values
 
 

@@ -14,6 +14,9 @@ SMALLEST_SIDE_PX = 16
 """Of slices that come onto a finer grid: below it there is hardly a frequency to go on from."""
 LARGEST_SIDE_PX = 8192
 """Of slices on a finer grid."""
+_KINDS = {"SM": "slides (SM)", "GM": "microscopy (GM)"}
+_SILENT = {"OT", "SC"}
+"""Codes of colour pictures that say nothing about what they show."""
 
 Level = Literal["green", "amber", "blocked"]
 
@@ -60,13 +63,14 @@ def fit_card(facts: ScanFacts, card: Card, region_engine: str | None = None) -> 
         region_engine: What finds the regions for models that need them; None = not chosen yet.
     """
     intake = card.intake(facts.modality)
-    made_for, kinds = " or ".join(card.modalities), len(card.takes)
+    made_for, kinds = " or ".join(_KINDS.get(code, code) for code in card.modalities), len(card.takes)
+    is_said = intake is not None
     card = card.narrowed(facts.modality)
     if facts.is_colour != (card.channels == 3):
         return Fit("blocked", "made for grey images" if facts.is_colour else "made for colour images")
     if facts.modality is None and not facts.is_colour:
         return Fit("blocked", f"made for {made_for}; this scan does not say what it is")
-    if intake is None and not facts.is_colour:
+    if intake is None and facts.modality is not None and facts.modality not in _SILENT:
         return Fit("blocked", f"made for {made_for}; this is {facts.modality}")
     intake = intake or card.takes[0]  # colour pictures rarely say what they are
     if facts.unit != intake.unit and not facts.is_colour:  # colours have no unit
@@ -93,6 +97,8 @@ def fit_card(facts: ScanFacts, card: Card, region_engine: str | None = None) -> 
     if "region_map" in card.inputs and region_engine is not None and region_engine != card.region_engine:
         trained = card.region_engine or "regions of an unknown engine"
         return Fit("amber", f"trained with {trained}; these regions are from {region_engine}")
+    if not is_said:
+        return Fit("amber", f"made for {made_for}; this picture does not say what it is")
     unit = f" {_worded(intake.unit)}" if kinds == 1 else ""
     return Fit("green", f"made for {made_for}{unit}")
 

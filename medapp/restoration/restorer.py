@@ -18,7 +18,7 @@ from medapp.networks.library import LoadedModel
 from medapp.networks.registry import architecture
 from medapp.networks.routing import RouterChoice, averaged, record_routing
 from medapp.progress import Progress
-from medapp.restoration.blending import around_gaps, part_of_change, typed
+from medapp.restoration.blending import around_gaps, as_seen, part_of_change, typed
 from medapp.restoration.fit import Fit, ScanFacts, fit_card
 from medapp.restoration.kspace import keep_measured, onto_finer_grid
 from medapp.restoration.ranges import from_network, own_intake, to_network
@@ -121,10 +121,9 @@ class Restorer(ABC):
             ComputeError: Out of memory, or a result that is not finite.
             Cancelled: The user stopped it.
         """
-        original = np.ascontiguousarray(values, dtype=np.float32)
         progress = progress or Progress()
         progress.check()
-        given, maps = self.prepared(original, maps, is_filled)
+        given, maps = self.prepared(as_seen(values), maps, is_filled)
         restored = self.restore(given, maps, progress) if strength > 0.0 else None
         return self.finished(restored, values, given, strength, is_filled)
 
@@ -148,7 +147,9 @@ class Restorer(ABC):
         made = before if restored is None else restored.values
         if 0.0 < strength < 1.0:
             made = part_of_change(before, made, strength)
-        return replace(restored or Restored(made), values=typed(made, values), before=before if is_finer else None)
+        return replace(
+            restored or Restored(made), values=typed(made, values), before=typed(before, values) if is_finer else None
+        )
 
     def _checked(self, maps: Maps, size: tuple[int, ...]) -> Maps:
         for name in self.inputs:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medapp.progress import Progress
+from medapp.restoration.blending import as_seen
 from medapp.restoration.restorer import NetworkRestorer, Restored, Restorer
 from medapp.restoration.tiling import Maps
 
@@ -63,8 +64,7 @@ def restore_with_trust(
     """
     progress = progress or Progress()
     progress.check()
-    original = np.ascontiguousarray(values, dtype=np.float32)
-    given, there = restorer.prepared(original, maps, is_filled)
+    given, there = restorer.prepared(as_seen(values), maps, is_filled)
     if strength <= 0.0:
         return _unchanged(restorer.finished(None, values, given, strength, is_filled))
     spread = _Spread()

@@ -27,7 +27,9 @@ def figures_in_words(card: Card) -> tuple[str, ...]:
 
 
 def _sentences(name: str, figures: Mapping[str, Any], unit: str) -> Iterator[str]:
-    if "gain_db" in figures:
+    if "colour_shift_worst" in figures:
+        yield _enlarged(name, figures)
+    elif "gain_db" in figures:
         yield _restored(name, figures, unit)
     elif "rank_correlation" in figures:
         yield _trusted(name, figures)
@@ -55,6 +57,19 @@ def _restored(name: str, figures: Mapping[str, Any], unit: str) -> str:
     if isinstance(edges, int | float):
         changes.append(f"edges {100 * edges:+.1f} % wide")
     return f"{text}; {', '.join(changes)}." if changes else f"{text}."
+
+
+def _enlarged(name: str, figures: Mapping[str, Any]) -> str:
+    """A condition of pictures in colour: the gain over interpolation, and how far colours move."""
+    condition, _, group = name.rpartition(", ")
+    gain, rival = float(figures["gain_db"]), str(figures.get("best_classical", "interpolation"))
+    slides, mean, worst = (figures.get(key) for key in ("slides", "colour_shift", "colour_shift_worst"))
+    what = f"{condition}, {'all pictures' if group == 'all' else group}"
+    better = (
+        f"{abs(gain):.2f} dB {'above' if gain >= 0 else 'below'} {rival}{_interval(figures.get('gain_ci95'), 'dB')}"
+    )
+    moved = f"the mean of a colour moves by {mean:.1f}, at most {worst:.1f} grey levels"
+    return f"{what}: {better}, {slides} {'slide' if slides == 1 else 'slides'}; {moved}."
 
 
 def _trusted(name: str, figures: Mapping[str, Any]) -> str:

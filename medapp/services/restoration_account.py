@@ -141,7 +141,7 @@ class Account:
             "device": self.device,
             "tile_px": self.tile_px,
             "model": self.provenance()["model"],
-            "unit": scan.unit,
+            "unit": "grey levels" if scan.is_colour else scan.unit,
             "strength": self.strength,
         }
         grid = self.restorer.grid

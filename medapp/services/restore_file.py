@@ -1,9 +1,10 @@
-"""Restoring a file without a project: a NIfTI volume on the grid of the result, and its trust map."""
+"""Restoring a file without a project: NIfTI, or PNG and TIFF for pictures, on the grid of the result; its trust map."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 
 from medapp.errors import SaveFailedError, UnsuitableModelError, UsageError
 from medapp.export.nifti import write_nifti
+from medapp.export.pictures import ENDINGS, write_pictures
 from medapp.progress import Progress
 from medapp.requests import RestoreRequest
+from medapp.restoration.enlarging import enlarged_picture, linear_kernel
 from medapp.restoration.fit import ScanFacts
 from medapp.scan.geometry import Geometry
 from medapp.scan.intensity import starting_window
@@ -39,7 +42,8 @@ def restore_file(
 
     Args:
         path: Image file or series folder.
-        out: ``.nii.gz``; the trust map goes to ``<stem>_trust.nii.gz``.
+        out: ``.nii.gz``, for pictures in colour ``.png`` or ``.tif``; the trust map goes to ``<stem>_trust.nii.gz`` or
+            ``<stem>_trust.tif``. An alpha that came with a picture takes no part and is interpolated linearly.
         asked: The model and how to run it; its project and series are not looked at.
         modality: For formats that do not say.
 
@@ -51,11 +55,12 @@ def restore_file(
         Cancelled: The user stopped it; nothing was written.
     """
     progress, since = progress or Progress(), time.perf_counter()
-    if not out.name.lower().endswith(_NIFTI):
-        raise UsageError(f"A restored series cannot be written as {out.name}.", "Name a .nii.gz file.")
+    if not out.name.lower().endswith((_NIFTI, *ENDINGS)):
+        raise UsageError(
+            f"A restored series cannot be written as {out.name}.", "Name a .nii.gz file; .png or .tif for colours."
+        )
     scan = read_scan(path, modality)
-    if scan.is_colour:
-        raise UsageError(f"{path.name} is in colour, which NIfTI does not hold.", "Restore it in the window.")
+    _check_holds(path, out, scan)
     restorer = restorer_for(asked, scan.modality, workspace)
     needs_regions = "region_map" in restorer.inputs
     fit = restorer.fit(ScanFacts.of(scan), engine_title(asked.region_model_id, workspace) if needs_regions else None)
@@ -68,19 +73,45 @@ def restore_file(
     geometry = grid.geometry or Geometry.from_spacing(
         grid.spacing_mm or (1.0, *(grid.in_plane_spacing_mm or (1.0, 1.0)))
     )
-    files = {out: [one.values for one in made]}
-    if asked.trust:
-        files[out.with_name(f"{out.name[: -len(_NIFTI)]}_trust{_NIFTI}")] = [
-            one.spread for one in made if one.spread is not None
-        ]
-    _write(files, (grid.shape[0], grid.shape[1], grid.shape[2]), geometry)
+    alpha = _finer_alpha(scan, restorer.grid.factor)
+    if scan.is_colour:
+        files = _write_pictures(out, made, alpha, f"{restorer.chip}. Not an original; not for diagnosis.", grid)
+    else:
+        files = _write_volumes(out, made, (grid.shape[0], grid.shape[1], grid.shape[2]), geometry)
+    notes = [] if alpha is None else ["Its transparency took no part: it was interpolated, not restored."]
     return {
         **account.report(scan, since),
         "fit": fit.reason,
-        "size": list(grid.shape[::-1]),
+        "size": [grid.shape[2], grid.shape[1], grid.shape[0]],
         "spacing_mm": [round(side, 6) for side in geometry.spacing_mm[::-1]],
         "files": [file.name for file in files],
+        **({"notes": notes} if notes else {}),
     }
+
+
+def _check_holds(path: Path, out: Path, scan: Scan) -> None:
+    """Refuse an output format that cannot hold this scan.
+
+    Raises:
+        UsageError: Says which can.
+    """
+    is_picture = out.name.lower().endswith(ENDINGS)
+    if scan.is_colour and not is_picture:
+        raise UsageError(f"{path.name} is in colour, which NIfTI does not hold.", "Name a .png or .tif file.")
+    if not scan.is_colour and is_picture:
+        raise UsageError(f"{path.name} is grey; its values do not fit into {out.name}.", "Name a .nii.gz file.")
+    if scan.is_colour and scan.stored.dtype != np.uint8:
+        raise UsageError(f"{path.name} has more than 8 bits a colour.", "Restore it in the window.")
+    if scan.is_colour and scan.shape[0] > 1 and out.suffix.lower() == ".png":
+        raise UsageError(f"{path.name} has {scan.shape[0]} pictures, a PNG holds one.", "Name a .tif file.")
+
+
+def _finer_alpha(scan: Scan, factor: int) -> list[NDArray[np.uint8]] | None:
+    """The straight alpha of every picture on the grid of the result, 8 bit; None where none came with it."""
+    if scan.alpha is None:
+        return None
+    eight_bit = [np.rint(alpha / 257).astype(np.uint8) for alpha in scan.alpha]
+    return [enlarged_picture(alpha, factor, linear_kernel) for alpha in eight_bit]
 
 
 def _made(
@@ -104,12 +135,39 @@ def _made(
         progress.step()
 
 
-def _write(files: dict[Path, list[NDArray]], shape: tuple[int, int, int], geometry: Geometry) -> None:
-    for out, slices in files.items():
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_nifti(out, slices, shape, np.dtype(np.float32), geometry)
-        except OSError as error:
-            raise SaveFailedError(
-                f"{out.name} cannot be written: {error.strerror or 'I/O error'}.", "Choose another place with --out."
-            ) from error
+def _write_pictures(
+    out: Path, made: list[Made], alpha: list[NDArray[np.uint8]] | None, said: str, grid: Scan
+) -> list[Path]:
+    pages = [one.values if alpha is None else np.dstack([one.values, alpha[z]]) for z, one in enumerate(made)]
+    files = {out: (pages, said)}
+    spreads = [one.spread for one in made if one.spread is not None]
+    if spreads:
+        files[out.with_name(f"{out.stem}_trust.tif")] = (spreads, f"Trust map: {said}")
+    for path, (arrays, text) in files.items():
+        with _told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_pictures(path, arrays, text, grid.in_plane_spacing_mm)
+    return list(files)
+
+
+def _write_volumes(out: Path, made: list[Made], shape: tuple[int, int, int], geometry: Geometry) -> list[Path]:
+    files = {out: [one.values for one in made]}
+    spreads = [one.spread for one in made if one.spread is not None]
+    if spreads:
+        files[out.with_name(f"{out.name[: -len(_NIFTI)]}_trust{_NIFTI}")] = spreads
+    for path, slices in files.items():
+        with _told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_nifti(path, slices, shape, np.dtype(np.float32), geometry)
+    return list(files)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What a full or read-only disk says."""
+    try:
+        yield
+    except OSError as error:
+        raise SaveFailedError(
+            f"{path.name} cannot be written: {error.strerror or 'I/O error'}.", "Choose another place with --out."
+        ) from error

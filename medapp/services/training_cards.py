@@ -12,6 +12,7 @@ import torch
 from medapp.networks.card import ROUGH_MASK, Card, Intake
 from medapp.networks.registry import architecture
 from medapp.services.all_in_one_card import all_in_one_card
+from medapp.services.pathology_card import pathology_card, pathology_settings
 from medapp.services.pet_cards import pet_card, pet_settings
 from medapp.services.region_cards import regions_card
 from medapp.training.inputs import REGION_ENGINE
@@ -20,6 +21,7 @@ from medapp.training.recipe import (
     AllInOneRecipe,
     CompletionRecipe,
     MattingRecipe,
+    PathologyRecipe,
     PetRecipe,
     Recipe,
     RegionsRecipe,
@@ -101,6 +103,8 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
         return all_in_one_card(recipe, common, data)
     if isinstance(recipe, PetRecipe):
         return pet_card(recipe, data, common)
+    if isinstance(recipe, PathologyRecipe):
+        return pathology_card(recipe, common)
     if isinstance(recipe, MattingRecipe):
         return replace(
             common,
@@ -134,6 +138,8 @@ def _figures(trainer: Trainer) -> dict[str, Any]:
 
 def _licence(data: DataFacts) -> str:
     """Of the weights; copyleft of the training data goes over to them."""
+    if any("GPL-3" in str(collection.get("licence", "")) for collection in data.collections):
+        return "GPL-3.0, as some of the data it was trained on, see data"
     if any("GPL" in str(collection.get("licence", "")) for collection in data.collections):
         return "GPL-2.0-or-later, as some of the data it was trained on, see data"
     return "Apache-2.0; trained on data under the licences named in data"
@@ -188,6 +194,8 @@ def _training(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer)
     elif isinstance(recipe, AllInOneRecipe):
         made["settings"] = {"crops": recipe.crops, "shares": dict(recipe.shares), "fractions": recipe.fractions}
         made["patients_of"] = {modality: part.patients for modality, part in data.parts.items()}
+    elif isinstance(recipe, PathologyRecipe):
+        made["settings"] = pathology_settings(recipe)
     elif isinstance(recipe, CompletionRecipe):
         made["points"] = (
             "log-uniform 5 to 2,000; uniform, grid, keypoints, lines, half; one frame in twenty without any"

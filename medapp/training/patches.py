@@ -171,7 +171,7 @@ class PatchSet:
         """Only the slices that are wanted; may be empty."""
         return replace(self, slices=tuple(entry for entry in self.slices if is_wanted(entry)))
 
-    def derived(self, name: str, key: str, make: Derive, progress: Progress) -> PatchSet:
+    def derived(self, name: str, key: str, make: Derive, progress: Progress, on_the_grid: bool = True) -> PatchSet:
         """The same slices with one layer more, made now or found in the cache.
 
         Args:
@@ -179,6 +179,7 @@ class PatchSet:
             key: Everything that decides what ``make`` gives, beside the slice: another key, another file.
             make: Gives an array whose rows and columns are those of the slice.
             progress: Counts slices.
+            on_the_grid: False for layers on a grid of their own, such as coarser pixels; ``Cropper`` cannot cut them.
 
         Raises:
             TrainingError: A layer has another size, or the disk is full.
@@ -189,7 +190,7 @@ class PatchSet:
         made = []
         for entry in self.slices:
             path = self.cache / f"{entry.sha256[:24]}-{name}-{tag}.npy"
-            file = _stored(path, lambda entry=entry: _fitting(make(entry), entry))  # type: ignore[misc]
+            file = _stored(path, lambda entry=entry: _fitting(make(entry), entry if on_the_grid else None))  # type: ignore[misc]
             made.append(replace(entry, files={**entry.files, name: file}))
             progress.step()
         return replace(self, slices=tuple(made))
@@ -371,12 +372,14 @@ def _padded(crop: NDArray, side: int) -> NDArray:
     return crop
 
 
-def _fitting(layer: NDArray, entry: StoredSlice) -> NDArray:
-    """The layer, when its rows and columns are those of the slice.
+def _fitting(layer: NDArray, entry: StoredSlice | None) -> NDArray:
+    """The layer, when its rows and columns are those of the slice; without one it has none to fit.
 
     Raises:
         TrainingError: They are not.
     """
+    if entry is None:
+        return layer
     ending = layer.shape[-len(entry.shape) :]
     if ending != entry.shape and entry.shape[:2] not in (layer.shape[-2:], layer.shape[1:3]):
         raise TrainingError("A layer made from a slice has another size than the slice", "Leave this data out")

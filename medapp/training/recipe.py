@@ -484,6 +484,49 @@ class RegionsRecipe(Recipe):
         """As ``Recipe.check_architecture``; SAM is built by ``medapp.regions``."""
 
 
+@dataclass(frozen=True)
+class PathologyRecipe(Recipe):
+    """Pictures of stained tissue from a lower magnification, in colour.
+
+    Attributes:
+        factor: 2 or 4; the network's own ``scale``.
+        cutoffs: Where the transfer of the simulated optics reaches zero, in cycles per coarse pixel ``(low, high)``.
+        photons: Of a white coarse pixel; 0 = no noise.
+        realisations: Coarse pictures of each picture, each with its own optics and noise.
+        focal_beta: Additional weight of the region with the largest error.
+        colour_weight: Of the mean shift of each colour over a crop, beside the error of its pixels.
+        patient_shares: Patients whose group begins so are drawn so many times as often as the others.
+    """
+
+    task: str = "pathology-super-resolution"
+    architecture: str = "rat"
+    config: dict[str, Any] = field(default_factory=lambda: {"img_channel": 3, "scale": 2})
+    crops: tuple[tuple[int, int], ...] = ((64, 8), (96, 4), (128, 2))
+    factor: int = 2
+    cutoffs: tuple[float, float] = (0.85, 1.2)
+    photons: float = 10_000.0
+    realisations: int = 3
+    focal_beta: float = 1e-3
+    colour_weight: float = 0.1
+    patient_shares: dict[str, int] = field(default_factory=dict)
+
+    def problem(self) -> str:
+        """As ``Recipe.problem``."""
+        if self.factor not in (2, 4):
+            return "factor is 2 or 4"
+        if self.architecture != "rat" or self.config.get("scale") != self.factor or self.config.get("img_channel") != 3:
+            return "the architecture is rat, with img_channel 3 and the factor as its scale"
+        if not all(side % 16 == 0 for side, _ in self.crops):
+            return "sides of crops are multiples of 16"
+        if not 0 < self.cutoffs[0] <= self.cutoffs[1] or not self.photons >= 0 or not self.realisations > 0:
+            return "cutoffs rise, photons are 0 or more, realisations above 0"
+        if not self.focal_beta >= 0 or not self.colour_weight >= 0:
+            return "focal_beta and colour_weight are 0 or more"
+        if not all(isinstance(often, int) and often > 0 for often in self.patient_shares.values()):
+            return "patient_shares are whole numbers above 0"
+        return super().problem()
+
+
 TASKS: Mapping[str, type[Recipe]] = {
     "ct-denoise": RestorationRecipe,
     "mr-super-resolution": RestorationRecipe,
@@ -492,6 +535,7 @@ TASKS: Mapping[str, type[Recipe]] = {
     "matting": MattingRecipe,
     "depth-completion": CompletionRecipe,
     "regions": RegionsRecipe,
+    "pathology-super-resolution": PathologyRecipe,
 }
 """What can be trained, and the entries that its recipe has."""
 _MR: dict[str, Any] = {

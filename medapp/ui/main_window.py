@@ -63,6 +63,8 @@ from medapp.ui.widgets import DockTitle, action_button, wrapped
 from medapp.ui.workspaces import WORKSPACES, LayoutKeeper, by_name
 
 MIN_SIZE = QSize(1024, 700)
+_FLAT = ("SM", "GM")
+"""Modalities of colour pictures without any depth: stained tissue."""
 START_SIZE = QSize(1440, 900)
 _NARROW = 1280
 _NEED_SCAN = ("brush", "digit", "flow", "preset", "zoom", "fit", "layout", "toggle_overlays", "matte_view")
@@ -504,13 +506,14 @@ class MainWindow(QMainWindow):
         self.depth_map.show_reading(self.document.depth.reading_at(*xy) if is_frame else None)
 
     def _offer_depth(self) -> None:
-        """A colour frame has depth to complete, a grey scan voxels to restore: its panel comes to the front."""
+        """A colour frame has depth to complete, grey scans and slides are restored: their panel comes to the front."""
         original = self.document.original
         if original is None or self.workspace != "restore":
             return
-        if original.is_colour and not self.docks["depth_map"].isHidden():
+        has_depth = original.is_colour and original.modality not in _FLAT
+        if has_depth and not self.docks["depth_map"].isHidden():
             self.docks["depth_map"].raise_()
-        elif not original.is_colour and self._is_in_front("depth_map") and not self.docks["restore"].isHidden():
+        elif not has_depth and self._is_in_front("depth_map") and not self.docks["restore"].isHidden():
             self.docks["restore"].raise_()
 
     def _is_in_front(self, name: str) -> bool:

@@ -21,7 +21,7 @@ from medapp.ui.background import Background
 from medapp.ui.document import Document
 from medapp.ui.job_bridge import JobBridge
 from medapp.ui.messages import Messages
-from medapp.ui.restoring_view import Follower, read_preview, under_way
+from medapp.ui.restoring_view import Follower, read_preview, uncover_colours, under_way
 from medapp.ui.session import Session
 
 _PREVIEW_DELAY_MS = 250
@@ -277,6 +277,7 @@ class Restoring(QObject):
                     document.set_compare("trust overlay")
                 elif document.compare_mode == "single":
                     document.set_compare("swipe")
+                    uncover_colours(document)
 
         def failed(outcome: Outcome) -> None:
             self._preview_job = 0

@@ -53,6 +53,7 @@ class Follower:
             document.show_processed(self._processed, under_way(self._model, self._grid), self._slices)
             if document.compare_mode == "single" and not document.is_derived:
                 document.set_compare("swipe")
+                uncover_colours(document)
         document.note_slice(self._path, z)
 
     def _take(self, scan: Scan | None, path: str) -> None:
@@ -60,6 +61,12 @@ class Follower:
             return
         self._path = path
         self._processed = self._grid.scan(self._original, scan.stored, scan.slope, scan.intercept)
+
+
+def uncover_colours(document: Document) -> None:
+    """Take the tints of regions off a colour picture that is about to be compared: its colours are what is judged."""
+    if document.original is not None and document.original.is_colour:
+        document.regions.set_visible(False)
 
 
 def under_way(model: dict[str, Any] | None, grid: FinerGrid) -> Any:
@@ -99,7 +106,8 @@ def read_preview(result: RestoreResult, original: Scan, z: int) -> tuple[Scan, S
 
 def _only_slice(preview_path: str, shape: tuple[int, ...], z: int) -> NDArray:
     path = Path(preview_path)
-    stored = np.zeros(shape, dtype=np.float32)  # only the pages of one slice are ever touched
-    stored[z] = np.load(path)
+    values = np.load(path)
+    stored = np.zeros(shape, values.dtype)  # only the pages of one slice are ever touched
+    stored[z] = values
     path.unlink(missing_ok=True)
     return stored

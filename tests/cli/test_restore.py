@@ -12,7 +12,8 @@ from PIL import Image
 from medapp import paths
 from medapp.cli.main import main
 from medapp.networks.card import MR_SUPER_RESOLUTION, Intake
-from tests.networks.toys import keep_toy
+from medapp.scan.reading import read_scan
+from tests.networks.toys import TOYS, keep_toy
 
 MR = Intake("MR", "arbitrary", (0.0, 1000.0), (0.0, 4.0), limits="percentiles")
 
@@ -62,6 +63,7 @@ def test_a_model_that_works_within_regions_finds_them_on_the_way(scan, tmp_path,
         ("toy-restore-rwkv", "a.nii.gz", [], "--modality"),
         ("toy-restore-rwkv", "a.nii.gz", ["--modality", "CT"], "made for MR"),
         ("filter-nlm", "a.png", ["--modality", "MR"], ".nii.gz"),
+        ("filter-nlm", "a.jpg", ["--modality", "MR"], ".nii.gz"),
         ("nothing", "a.nii.gz", ["--modality", "MR"], "no model"),
     ],
 )
@@ -74,7 +76,56 @@ def test_what_cannot_be_restored_is_said_in_a_line_and_nothing_is_written(
     assert not (tmp_path / out).exists()
 
 
-def test_colours_are_refused(tmp_path, capsys):
-    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "photo.png")
-    assert ask(tmp_path / "photo.png", "filter-nlm", tmp_path / "a.nii.gz") == 2
-    assert "in colour" in capsys.readouterr().err
+@pytest.fixture
+def photo(tmp_path):
+    """A small colour picture whose right half is half transparent."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 36, 4), np.uint8)
+    pixels[..., 3] = np.where(np.arange(36) < 18, 255, 128)
+    Image.fromarray(pixels).save(tmp_path / "photo.png", dpi=(25.4 / 0.5, 25.4 / 0.5))
+    return tmp_path / "photo.png"
+
+
+def keep_colour_toy(scale=2):
+    takes = (Intake("SM", "colour", (0.0, 255.0)),)
+    config = {**TOYS["rat"], "img_channel": 3, "scale": scale}
+    return keep_toy(paths.user_models_dir(), "rat", config, takes=takes, channels=3, scale=scale).id
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_a_picture_comes_back_larger_says_what_made_it_and_keeps_its_transparency(photo, tmp_path, capsys, ending):
+    assert ask(photo, keep_colour_toy(), tmp_path / f"fine.{ending}", "--trust") == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert told["size"] == [72, 40, 1]
+    assert told["files"] == [f"fine.{ending}", "fine_trust.tif"]
+    assert "transparency took no part" in told["notes"][0]
+    with Image.open(tmp_path / f"fine.{ending}") as made:
+        assert made.size == (72, 40)
+        described = made.info.get("Description") or str(made.tag_v2[270])
+        assert described.startswith("RESTORED")
+        assert "Toy RAT 1" in described
+        alpha = np.asarray(made)[..., 3]
+    assert set(np.unique(alpha[:, :34])) == {255}
+    assert set(np.unique(alpha[:, 38:])) == {128}
+    again = read_scan(tmp_path / f"fine.{ending}")
+    np.testing.assert_allclose(again.pixel_spacing_mm, (0.25, 0.25), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "out", "told"), [("filter-nlm", "a.nii.gz", "in colour"), ("filter-nlm", "a.png", "made for grey images")]
+)
+def test_what_pictures_cannot_be_is_said(photo, tmp_path, capsys, model, out, told):
+    assert ask(photo, model, tmp_path / out) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / out).exists()
+
+
+def test_several_pictures_do_not_go_into_one_png(photo, tmp_path, capsys):
+    pages = [Image.fromarray(np.full((20, 36, 3), level, np.uint8)) for level in (40, 200)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    model = keep_colour_toy()
+    assert ask(tmp_path / "pages.tif", model, tmp_path / "a.png") == 2
+    assert "a PNG holds one" in capsys.readouterr().err
+    assert ask(tmp_path / "pages.tif", model, tmp_path / "a.tif") == 0
+    with Image.open(tmp_path / "a.tif") as made:
+        assert (made.size, made.n_frames) == ((72, 40), 2)

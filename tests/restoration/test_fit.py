@@ -82,7 +82,11 @@ def test_regions_of_another_engine_than_in_training_are_amber():
 def test_colour_models_take_pictures_that_do_not_say_what_they_are():
     for unit in ("arbitrary", "colour"):
         card = replace(CARD, channels=3, takes=(Intake("XC", unit, (0.0, 255.0)),), spacing_mm=None)
-        assert fit_card(ScanFacts(None, "arbitrary", (1, 64, 64, 3)), card).level == "green"
+        for silent in (None, "OT"):
+            fit = fit_card(ScanFacts(silent, "arbitrary", (1, 64, 64, 3)), card)
+            assert (fit.level, fit.reason) == ("amber", "made for XC; this picture does not say what it is")
+        assert fit_card(ScanFacts("XC", "arbitrary", (1, 64, 64, 3)), card).level == "green"
+        assert fit_card(ScanFacts("ES", "arbitrary", (1, 64, 64, 3)), card).level == "blocked"
     assert fit_card(CT, card).reason == "made for colour images"
 
 

@@ -220,6 +220,8 @@ def test_colours_come_back_as_colours():
     assert restored.dtype == np.uint8
     assert restored.shape == (20, 30, 3)
     np.testing.assert_array_equal(restored[5, 5], [100, 126, 151])
+    deep = restorer.restore_slice(np.full((20, 30, 3), 100 * 257, np.uint16)).values
+    np.testing.assert_array_equal(np.rint(deep[5, 5] / 257), [100, 126, 151])
 
 
 def test_volumes_are_restored_as_volumes_and_one_slice_of_them_alone():

@@ -9,9 +9,19 @@ from typing import Any
 from medapp.errors import UsageError
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
-from medapp.services.evaluation import all_in_one, depth, mattes, pet, region_table, regions, restorations, tables
+from medapp.services.evaluation import (
+    all_in_one,
+    depth,
+    mattes,
+    pathology,
+    pet,
+    region_table,
+    regions,
+    restorations,
+    tables,
+)
 
-TASKS = (*restorations.TASKS, pet.TASK, all_in_one.TASK, mattes.TASK, depth.TASK, regions.TASK)
+TASKS = (*restorations.TASKS, pet.TASK, all_in_one.TASK, mattes.TASK, depth.TASK, regions.TASK, pathology.TASK)
 
 
 def evaluate(
@@ -53,6 +63,8 @@ def evaluate(
         return pet.evaluate_pet(library, data, progress, model_id, slices_per_subject, is_quick)
     if task == regions.TASK:
         return regions.evaluate_regions(library, data, progress, model_id, is_quick)
+    if task == pathology.TASK:
+        return pathology.evaluate_pathology(library, data, progress, model_id, slices_per_subject, is_quick)
     if task in restorations.TASKS:
         return restorations.evaluate(task, library, data, progress, model_id, slices_per_subject, is_quick)
     raise UsageError(f"The task '{task[:40]}' cannot be evaluated", f"Tasks: {', '.join(TASKS)}")
@@ -60,7 +72,7 @@ def evaluate(
 
 def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     """What the card of a model keeps of a result."""
-    of_task = {module.TASK: module.card_figures for module in (mattes, depth, all_in_one, pet, regions)}
+    of_task = {module.TASK: module.card_figures for module in (mattes, depth, all_in_one, pet, regions, pathology)}
     return of_task.get(result["task"], restorations.card_figures)(result, model_id)
 
 
@@ -72,6 +84,7 @@ def table(result: Mapping[str, Any], is_markdown: bool = False) -> str:
         all_in_one.TASK: all_in_one.table,
         pet.TASK: pet.pet_table,
         regions.TASK: region_table.region_table,
+        pathology.TASK: pathology.pathology_table,
     }
     blocks, notes = of_task.get(result["task"], tables.restoration_table)(result)
     return tables.as_markdown(blocks, notes) if is_markdown else tables.as_text(blocks, notes)

@@ -51,6 +51,13 @@ def low_magnification(
     return to_stored(coarse)
 
 
+def low_picture(
+    colours: NDArray, factor: int, cutoff: float = CUTOFF, photons: float = 0.0, seed: int = 0
+) -> NDArray[np.uint8]:
+    """``low_magnification`` in whole grey levels, as a camera stores it: what a network that enlarges is given."""
+    return np.rint(low_magnification(colours, factor, cutoff, photons, seed)).astype(np.uint8)
+
+
 def on_the_same_grid(
     colours: NDArray, factor: int, cutoff: float = CUTOFF, photons: float = 0.0, seed: int = 0
 ) -> NDArray[np.float32]:

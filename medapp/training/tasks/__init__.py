@@ -17,6 +17,7 @@ _MAKERS = {
     "matting": "matting:matting",
     "depth-completion": "completion:depth_completion",
     "regions": "regions:regions",
+    "pathology-super-resolution": "pathology:pathology_super_resolution",
 }
 
 

@@ -56,16 +56,21 @@ def align(frame: Scan, frame_plane: Plane, frame_index: int, other: Scan, keeps_
 
 
 def slice_values(scan: Scan, plane: Plane, index: int) -> NDArray[np.float32]:
-    """A slice in native units and display orientation, float32."""
+    """A slice in native units and display orientation, float32; of colours their mean."""
     raw = plane.shown(plane.raw(np.asarray(scan.stored), index))
+    if scan.is_colour:
+        return raw.mean(axis=2, dtype=np.float32)
     return raw.astype(np.float32) * np.float32(scan.slope) + np.float32(scan.intercept)
 
 
 def difference(
     original: Scan, at_original: Alignment, processed: Scan, at_processed: Alignment
 ) -> NDArray[np.float32] | None:
-    """Processed minus original on the processed slice's grid, in native units; None where either has no slice."""
-    if at_original.index is None or at_processed.index is None or original.is_colour or processed.is_colour:
+    """Processed minus original on the processed slice's grid, in native units; None where either has no slice.
+
+    Of pictures in colour it is that of the mean of their colours; None where only one is in colour.
+    """
+    if at_original.index is None or at_processed.index is None or original.is_colour != processed.is_colour:
         return None
     after = slice_values(processed, at_processed.plane, at_processed.index)
     before = slice_values(original, at_original.plane, at_original.index)

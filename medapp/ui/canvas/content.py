@@ -260,7 +260,9 @@ class Content:
         assert processed is not None
         info = document.series if document.is_derived else document.processed_info
         chip = processed_chip(info)
-        pane = Pane(area, area, "difference", Chip(f"DIFFERENCE · {chip.text} \N{MINUS SIGN} ORIGINAL", chip.kind))
+        of_what = " · mean of the colours" if processed.is_colour else ""
+        words = f"DIFFERENCE · {chip.text} \N{MINUS SIGN} ORIGINAL{of_what}"
+        pane = Pane(area, area, "difference", Chip(words, chip.kind))
         pane.scan, pane.alignment = processed, self._aligned(processed)
         at_original = self._aligned(original)
         if not self._is_ready("processed", pane.alignment):
@@ -273,7 +275,7 @@ class Content:
             return pane
         values = difference(original, at_original, processed, pane.alignment)
         if values is None:
-            pane.note = "no difference for colour images" if original.is_colour else "no slice at this position"
+            pane.note = "no difference between colour and grey" if original.is_colour else "no slice at this position"
             return pane
         pair = (original, processed)
         if self._limit_of != pair:

@@ -128,7 +128,8 @@ def identity_lines(view: Viewport) -> list[str]:
     if document.settings.hide_identity:
         return ["identity hidden"]
     name = scan.source.patient_name.replace("^", " ").strip() or scan.source.patient_id
-    series = document.series
+    is_compared = view.content.mode != "single"  # then the original is named, whatever was opened
+    series = document.info(document.annotated_series_id) if is_compared else document.series
     title = series.title if series is not None else scan.source.description
     return [line for line in (name, title) if line]
 

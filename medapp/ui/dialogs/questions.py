@@ -16,7 +16,8 @@ _MODALITIES = (
     ("CT", "CT, values in HU"),
     ("MR", "MR"),
     ("PT", "PET"),
-    (UNKNOWN, "Something else, or not known: photographs, microscopy"),
+    ("SM", "Stained tissue or cells under a microscope"),
+    (UNKNOWN, "Something else, or not known: photographs"),
 )
 
 
@@ -37,8 +38,8 @@ class ModalityQuestion(Sheet):
             self.choices.append(choice)
             self.body.addWidget(choice)
         lower = " ".join(paths).lower()
-        guess = next((i for i, words in enumerate(_GUESSES) if any(word in lower for word in words)), len(_GUESSES))
-        self.choices[min(guess, len(self.choices) - 1)].setChecked(True)
+        guess = next((value for value, words in _GUESSES if any(word in lower for word in words)), UNKNOWN)
+        next(choice for choice in self.choices if choice.property("value") == guess).setChecked(True)
         self.add_button("Cancel", self.reject)
         self.add_button("Open", self._on_open, "primary")
 
@@ -48,7 +49,12 @@ class ModalityQuestion(Sheet):
         self._answer(self._paths, chosen)
 
 
-_GUESSES = (("ct", "hu_"), ("mri", "_mr", "/mr", "t1", "t2", "flair"), ("pet", "suv"))
+_GUESSES = (
+    ("SM", ("patholog", "histo", "stain", "h&e", "smear")),
+    ("CT", ("ct", "hu_")),
+    ("MR", ("mri", "_mr", "/mr", "t1", "t2", "flair")),
+    ("PT", ("pet", "suv")),
+)
 
 
 class VersionSheet(Sheet):

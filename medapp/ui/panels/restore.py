@@ -215,14 +215,14 @@ def result_text(factor: int, shape: tuple[int, ...], spacing_mm: tuple[float, fl
 
     Args:
         factor: How many times finer.
-        shape: ``(Z, Y, X)`` of the source.
+        shape: ``(Z, Y, X)``, or ``(Z, Y, X, 3)`` for colour, of the source.
         spacing_mm: Its ``(y, x)``, or None.
     """
     if factor == 1:
         return ""
     z, y, x = shape[0], shape[1] * factor, shape[2] * factor
     pixel = f", {spacing_mm[1] / factor:.3g} × {spacing_mm[0] / factor:.3g} mm" if spacing_mm is not None else ""
-    size = z * y * x * 4 / 1e6
+    size = z * y * x * (3 if len(shape) == 4 else 4) / 1e6  # colours stay bytes, values become float32
     room = f"{size / 1000:.1f} GB" if size >= 1000 else f"{max(size, 1):.0f} MB"
     return f"Result: {x} × {y} px{pixel}; {room} for {'1 slice' if z == 1 else f'{z} slices'}"
 

@@ -61,11 +61,14 @@ def test_difference_to_finer_pixels_compares_the_same_places():
     assert np.abs(values[2:-2, 2:-2]).max() < 1e-3
 
 
-def test_colour_images_have_no_difference():
-    colour = make_scan(stored=np.zeros((1, 4, 4, 3), np.uint8), geometry=None)
-    at = align(colour, Plane.of(colour, 0), 0, colour)
+def test_the_difference_of_colours_is_that_of_their_mean_and_there_is_none_to_grey():
+    colour = make_scan(stored=np.full((1, 4, 4, 3), (10, 20, 30), np.uint8), geometry=None)
+    finer = make_scan(stored=np.full((1, 8, 8, 3), (13, 20, 36), np.uint8), geometry=None)
+    grey = make_scan(stored=np.zeros((1, 8, 8), np.uint8), geometry=None)
+    at = {id(one): align(colour, Plane.of(colour, 0), 0, one) for one in (colour, finer, grey)}
 
-    assert difference(colour, at, colour, at) is None
+    np.testing.assert_allclose(difference(colour, at[id(colour)], finer, at[id(finer)]), np.full((8, 8), 3.0))
+    assert difference(colour, at[id(colour)], grey, at[id(grey)]) is None
 
 
 def test_difference_range_is_round_and_holds_nearly_everything():
