@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from medapp.cli.main import main
 from medapp.errors import TrainingError
@@ -28,6 +29,26 @@ def test_every_recipe_of_the_repository_can_be_trained(path):
             make_small_sam(**stage.config)
         else:
             build_network(stage.architecture, stage.config)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if path.parent == shipped_models_dir()], ids=lambda path: path.name
+)
+def test_every_shipped_model_names_a_larger_one_for_a_gpu(path):
+    recipe = read_recipe(path)
+    full = full_size(recipe)
+
+    def size(of):
+        with torch.device("meta"):  # nothing is allocated
+            made = (
+                make_small_sam(**of.config)
+                if isinstance(of, RegionsRecipe)
+                else build_network(of.architecture, of.config)
+            )
+        return sum(weight.numel() for weight in made.parameters())
+
+    assert size(full) > 2 * size(stages_of(recipe)[0])
+    assert full.iterations >= 10000
 
 
 def test_the_full_size_is_another_model_in_one_stage():
