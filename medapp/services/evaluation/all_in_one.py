@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +129,28 @@ def table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
             lines.append(tuple(cells))
         who = f"{first['n_subjects']} patients, {first['n_slices']} slices"
         blocks.append(Block(f"{modality}, {first['condition']} ({who})", head, tuple(lines)))
+    pairs = list(_pairs(result["rows"]))
+    if pairs:
+        head = ("modality", "model", "against", "difference, dB", "95 %")
+        blocks.append(
+            Block("All-in-one models against each other and their comparison runs", head, tuple(pairs), left=3)
+        )
     notes = [
         "PSNR, SSIM, RMSE inside the body; MR with the measured k-space put back; gains are paired by patient.",
         *result["notes"],
         told_data(result),
     ]
     return blocks, notes
+
+
+def _pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Each two models that were trained as all-in-one restorers or as their comparison, once."""
+    own = [row for row in rows if row["kind"] == "model" and not row["is_single"]]
+    for at, row in enumerate(own):
+        for other in own[at + 1 :]:
+            if other["modality"] == row["modality"]:
+                gain, *ends = row["over"][other["name"]]
+                yield row["modality"], row["name"], other["name"], signed(gain, 2), interval(ends)
 
 
 def _for(modality: str, single: Sequence[Card], several: Sequence[Card]) -> list[Card]:

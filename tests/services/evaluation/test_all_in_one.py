@@ -20,6 +20,7 @@ def measured(tmp_path_factory):
     data = three_modalities(tmp_path_factory.mktemp("data"), ("a", "b"))
     models = tmp_path_factory.mktemp("models")
     make_model(models, "alone")
+    make_model(models, "twin", task="all-in-one")
     make_model(models, "all", task="all-in-one")
     path = models / "all.json"
     takes = (CT, replace(MR, scale=4), replace(PET, min_side_px=24))
@@ -44,7 +45,9 @@ def test_each_modality_is_measured_as_its_single_task(measured):
 def test_the_table_tells_gains_and_single_models_and_the_card_keeps_them(measured):
     _, _, result = measured
     text = table(result, is_markdown=True)
-    assert text.count("####") == 3
+    assert text.count("####") == 4
+    assert "| CT | all | twin | +0.00 | 0.00 to 0.00 |" in text  # the same weights, and CT is all that the other takes
+    assert text.count("| all | twin |") == 1
     assert "against alone, dB" in text
     figures = card_figures(result, "all")
     assert set(figures) == {"data_sha256", "CT: dose 0.25, hann filter", "MR: x4", "PT: 0.1 of the counts"}
