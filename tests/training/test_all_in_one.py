@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from medapp.cli.main import main
 from medapp.errors import TrainingError
@@ -14,6 +15,7 @@ from medapp.networks.registry import build_network
 from medapp.progress import Progress
 from medapp.training.recipe import full_size, recipe_of
 from medapp.training.tasks import task_of
+from medapp.training.tasks.starting import starting_network
 from tests.training.places import three_modalities
 
 RECIPE = {
@@ -89,6 +91,20 @@ def test_the_app_restores_what_the_card_takes(run, place, tmp_path, monkeypatch,
     assert after[:2] == (before[0] * factor, before[1] * factor)
     assert np.isfinite(np.asarray(nib.load(out).dataobj)).all()
     assert any(choice["kind"] == "pixels" for choice in report["routing"])
+
+
+def test_amir_begins_as_the_restormer_that_it_starts_from(tmp_path):
+    config = {"dim": 8, "num_blocks": [1, 1, 1, 2], "num_refinement_blocks": 0}
+    torch.manual_seed(1)
+    trunk = build_network("restormer", config)
+    save_file(trunk.state_dict(), tmp_path / "trunk.safetensors")
+    amir = starting_network(recipe_of({**RECIPE, "config": config, "start_from": str(tmp_path / "trunk.safetensors")}))
+    image = torch.randn(1, 1, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(amir.eval()(image), trunk(image), atol=1e-5, rtol=1e-5)
+    smaller = {**RECIPE, "config": {**config, "num_blocks": [1, 1, 1, 1]}}
+    with pytest.raises(TrainingError, match="belong to another network"):
+        starting_network(recipe_of({**smaller, "start_from": str(tmp_path / "trunk.safetensors")}))
 
 
 def test_frozen_weights_stay_as_they_were_drawn(place, tmp_path):

@@ -14,6 +14,7 @@ from medapp.networks.architectures.medical_matting import MedicalMatting, with_a
 from medapp.networks.checkpoint import read_tensors
 from medapp.networks.registry import architecture, build_network
 from medapp.training.recipe import Recipe
+from medapp.training.tasks.trunk import around_trunk
 
 _POSTERIOR, _PRIOR = "prob_unet.posterior.", "prob_unet.prior."
 
@@ -33,7 +34,7 @@ def starting_network(recipe: Recipe) -> nn.Module:
         weights = architecture(recipe.architecture).adapt(dict(read_tensors(weights_file(recipe.start_from))))
     except WeightsError as error:
         raise TrainingError(f"The training cannot start from these weights: {error.message}", error.hint) from error
-    load_into(network, weights)
+    load_into(network, around_trunk(network, weights))
     return network
 
 
