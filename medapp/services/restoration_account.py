@@ -144,6 +144,8 @@ class Account:
             "unit": "grey levels" if scan.is_colour else scan.unit,
             "strength": self.strength,
         }
+        if scan.alpha is not None:
+            told["alpha"] = "left out"
         grid = self.restorer.grid
         if grid.factor == 1:  # on a finer grid, what was added would count as noise
             told["noise_change_percent"] = round(100 * (after / before - 1), 1) if before > 0 else 0.0

@@ -13,6 +13,7 @@ from medapp.scan.finer import FinerGrid
 from medapp.scan.reading import read_scan
 from medapp.services.workspace import Workspace
 from medapp.store.project import Project
+from medapp.ui.panels.restore import report_text
 from tests.networks.toys import TOYS, keep_toy
 
 SLIDE = Intake("SM", "colour", (0.0, 255.0))
@@ -69,6 +70,8 @@ def test_transparency_stays_a_matte_of_the_source_and_colours_behind_it_are_rest
     assert store.scan(done.series_id).alpha is None
     made = store.scan(done.series_id).slice_values(0)
     assert made[:, 40:].std() > 10
+    assert "Transparency took no part" in report_text(done.report)
+    assert "grey levels" in report_text(done.report)
 
 
 def test_the_preview_is_the_run_and_a_trust_map_comes_with_it(workspace, opened):

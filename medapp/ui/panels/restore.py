@@ -198,6 +198,8 @@ def report_text(report: dict[str, Any]) -> str:
         median, high = (plain_number(float(report["trust"].get(key, 0))) for key in ("median", "high"))
         answers = int(report["trust"].get("answers", 8))
         lines.append(f"Spread of {answers} answers: median {median}{shown_unit}, nearly all below {high}{shown_unit}")
+    if report.get("alpha"):
+        lines.append("Transparency took no part; it stays with the original")
     if "strength" in report:
         lines.append(f"Strength {float(report['strength']) * 100:.0f} %")
     if "seconds" in report:
