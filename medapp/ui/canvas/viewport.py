@@ -336,7 +336,9 @@ class Viewport(QWidget):
             area = self.image_area
             height = min(160, max(40, area.height() // 2 - 90))
             bar = QRect(area.right() - 20, area.top() + 44, 10, height)
-            draw_colour_bar(painter, self.texts, bar, self.content.limit, self.content.unit or "a.u.")
+            scan = self.document.scan
+            unit = "levels" if scan is not None and scan.is_colour else self.content.unit or "a.u."
+            draw_colour_bar(painter, self.texts, bar, self.content.limit, unit)
         elif self.document.overlays_visible and self.uncertainty.is_shown(self.document, self.annotation_at):
             area = self.image_area
             draw_bits_bar(painter, self.texts, QRect(area.right() - 20, area.top() + 44, 10, 96))
