@@ -48,7 +48,8 @@ def restore_file(
         modality: For formats that do not say.
 
     Returns:
-        The report of the run with ``files``, ``size`` ``(X, Y, Z)`` and ``spacing_mm`` ``(x, y, z)`` of the result.
+        The report of the run with ``files``, ``size`` ``(X, Y, Z)`` and ``spacing_mm`` ``(x, y, z)`` of the result,
+        None for pictures that do not say theirs.
 
     Raises:
         MedappError: The file or the model cannot be used, or the result cannot be written.
@@ -73,6 +74,7 @@ def restore_file(
     geometry = grid.geometry or Geometry.from_spacing(
         grid.spacing_mm or (1.0, *(grid.in_plane_spacing_mm or (1.0, 1.0)))
     )
+    is_known = not scan.is_colour or grid.in_plane_spacing_mm is not None
     alpha = _finer_alpha(scan, restorer.grid.factor)
     if scan.is_colour:
         files = _write_pictures(out, made, alpha, f"{restorer.chip}. Not an original; not for diagnosis.", grid)
@@ -83,7 +85,7 @@ def restore_file(
         **account.report(scan, since),
         "fit": fit.reason,
         "size": [grid.shape[2], grid.shape[1], grid.shape[0]],
-        "spacing_mm": [round(side, 6) for side in geometry.spacing_mm[::-1]],
+        "spacing_mm": [round(side, 6) for side in geometry.spacing_mm[::-1]] if is_known else None,
         "files": [file.name for file in files],
         **({"notes": notes} if notes else {}),
     }

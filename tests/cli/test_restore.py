@@ -97,6 +97,7 @@ def test_a_picture_comes_back_larger_says_what_made_it_and_keeps_its_transparenc
 
     told = json.loads(capsys.readouterr().out)
     assert told["size"] == [72, 40, 1]
+    assert told["spacing_mm"][:2] == [0.25, 0.25]
     assert told["files"] == [f"fine.{ending}", "fine_trust.tif"]
     assert "transparency took no part" in told["notes"][0]
     with Image.open(tmp_path / f"fine.{ending}") as made:
@@ -127,5 +128,6 @@ def test_several_pictures_do_not_go_into_one_png(photo, tmp_path, capsys):
     assert ask(tmp_path / "pages.tif", model, tmp_path / "a.png") == 2
     assert "a PNG holds one" in capsys.readouterr().err
     assert ask(tmp_path / "pages.tif", model, tmp_path / "a.tif") == 0
+    assert json.loads(capsys.readouterr().out)["spacing_mm"] is None
     with Image.open(tmp_path / "a.tif") as made:
         assert (made.size, made.n_frames) == ((72, 40), 2)
