@@ -22,7 +22,8 @@ from medapp.restoration.blending import around_gaps, as_seen, part_of_change, ty
 from medapp.restoration.fit import Fit, ScanFacts, fit_card
 from medapp.restoration.kspace import keep_measured, onto_finer_grid
 from medapp.restoration.ranges import from_network, own_intake, to_network
-from medapp.restoration.tiling import Maps, Tiling, run_tiled
+from medapp.restoration.shared_pools import POOLED, SharedPools
+from medapp.restoration.tiling import Maps, RunTile, Tiling, run_tiled
 from medapp.restoration.windows import run_volume
 from medapp.scan.finer import FinerGrid
 
@@ -265,9 +266,9 @@ class NetworkRestorer(Restorer):
         tiling = Tiling(self.tile_px, card.size_multiple, self._bytes_per_px(), enlarged)
         whole = self._context(image)
         choices: list[RouterChoice] = []
-        image, tile_px = run_tiled(
-            image, lambda part, here: self._run(part, here, whole, choices), tiling, self.model.device, progress, maps
-        )
+        run: RunTile = lambda part, here: self._run(part, here, whole, choices)  # noqa: E731
+        shared = SharedPools(self.model.network, run, self._measure_dtype) if self._shares_pools else None
+        image, tile_px = run_tiled(image, shared or run, tiling, self.model.device, progress, maps, shared)
         if image.ndim == 3:
             image = image.transpose(1, 2, 0)
         if self._enlarges:
@@ -332,7 +333,11 @@ class NetworkRestorer(Restorer):
     @property
     def per_tile(self) -> tuple[str, ...]:
         """Quantities that the network takes over all it sees, and that tiles therefore see differently."""
-        return architecture(self.model.card.architecture).global_quantities
+        return tuple(one for one in architecture(self.model.card.architecture).global_quantities if one != POOLED)
+
+    @property
+    def _shares_pools(self) -> bool:
+        return POOLED in architecture(self.model.card.architecture).global_quantities
 
     # ------------------------------------------------------------------ inside
 
@@ -398,7 +403,7 @@ class NetworkRestorer(Restorer):
         """One pass of the network; what its routers chose is added to ``choices``."""
         device = self.model.device
         tensor = self._tensor(image)
-        inputs = {name: torch.from_numpy(np.ascontiguousarray(maps[name]))[None].to(device) for name in self.inputs}
+        inputs = self._inputs(maps)
         try:
             dtype = self._dtype(tensor, inputs)
             with (
@@ -418,6 +423,13 @@ class NetworkRestorer(Restorer):
         sides = image.shape if not self._enlarges else (*image.shape[:-2], *restored.shape[-2:])
         result: NDArray[np.float32] = restored[0].float().cpu().numpy().reshape(sides)
         return result
+
+    def _inputs(self, maps: Maps) -> dict[str, torch.Tensor]:
+        device = self.model.device
+        return {name: torch.from_numpy(np.ascontiguousarray(maps[name]))[None].to(device) for name in self.inputs}
+
+    def _measure_dtype(self, image: NDArray[np.float32], maps: Maps) -> None:
+        self._dtype(self._tensor(image), self._inputs(maps))
 
     def _dtype(self, tensor: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.dtype:
         """The precision that is safe and quick; measured once on the middle of the first image."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,23 @@ Maps = Mapping[str, NDArray]
 
 RunTile = Callable[[NDArray[np.float32], Maps], NDArray[np.float32]]
 """``(..., H, W)`` and its maps in, the same or the enlarged shape out; H and W are multiples of the network's step."""
+
+
+class Survey(Protocol):
+    """Looks at every tile once, before any is restored."""
+
+    def begin(self) -> None:
+        """Forget what was seen: tiles of another size come."""
+        ...
+
+    def look(self, part: NDArray[np.float32], maps: Maps, weight: NDArray[np.float32]) -> None:
+        """See a tile.
+
+        Args:
+            part, maps: As the network is given them.
+            weight: How much each pixel of the result counts, ``(H, W)`` of it; over all tiles each pixel counts once.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ def run_tiled(
     device: torch.device,
     progress: Progress,
     maps: Maps | None = None,
+    survey: Survey | None = None,
 ) -> tuple[NDArray[np.float32], int]:
     """Run ``run`` over an image of any size.
 
@@ -64,6 +82,7 @@ def run_tiled(
         device: For the memory at hand, and for giving it back after a failure.
         progress: Asked for Stop before every tile.
         maps: Cut, and padded by repeating the edge, along with the image.
+        survey: Sees all tiles before the first is run; nothing where the image is run whole.
 
     Returns:
         The result, shaped like the image or enlarged, float32, and the tile side used (0 = whole).
@@ -80,7 +99,7 @@ def run_tiled(
             if tile == 0:
                 progress.check()
                 return _run_padded(image, maps, run, tiling), 0
-            return _run_tiles(image, maps, run, tile, tiling, progress), tile
+            return _run_aligned(image, maps, run, tile, tiling, progress, survey), tile
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -120,35 +139,76 @@ def _padded(values: NDArray, below: int, right: int, mode: Literal["edge", "refl
     return np.ascontiguousarray(np.pad(values, ((0, 0),) * (values.ndim - 2) + ((0, below), (0, right)), mode=mode))
 
 
+def _run_aligned(
+    image: NDArray[np.float32],
+    maps: Maps,
+    run: RunTile,
+    tile: int,
+    tiling: Tiling,
+    progress: Progress,
+    survey: Survey | None,
+) -> NDArray[np.float32]:
+    """Pad as for the whole, and cut tiles where the network's coarser grids and windows begin: they see the same."""
+
+    def run_tiles(grown: NDArray[np.float32], there: Maps) -> NDArray[np.float32]:
+        return _run_tiles(grown, there, run, tile, tiling, progress, survey)
+
+    return _run_padded(image, maps, run_tiles, tiling)
+
+
 def _run_tiles(
-    image: NDArray[np.float32], maps: Maps, run: RunTile, tile: int, tiling: Tiling, progress: Progress
+    image: NDArray[np.float32],
+    maps: Maps,
+    run: RunTile,
+    tile: int,
+    tiling: Tiling,
+    progress: Progress,
+    survey: Survey | None,
 ) -> NDArray[np.float32]:
     larger = tiling.enlarged
     height, width = (side * larger for side in image.shape[-2:])
     total = np.zeros((*image.shape[:-2], height, width), np.float64)
     weights = np.zeros((height, width), np.float64)
-    for rows in _spans(image.shape[-2], tile):
-        for columns in _spans(image.shape[-1], tile):
+    rows, columns = (list(_spans(size, tile, tiling.multiple)) for size in image.shape[-2:])
+    places = [(row, column) for row in rows for column in columns]
+
+    def made_of(place: tuple[slice, slice]) -> tuple[slice, slice]:
+        row, column = (slice(span.start * larger, span.stop * larger) for span in place)
+        return row, column
+
+    def weight_of(made: tuple[slice, slice]) -> NDArray[np.float64]:
+        return np.outer(_ramp(made[0], height, tile * larger), _ramp(made[1], width, tile * larger))
+
+    def cut(place: tuple[slice, slice]) -> tuple[NDArray[np.float32], Maps]:
+        made, part = made_of(place), np.ascontiguousarray(image[..., place[0], place[1]])
+        return part, {name: np.ascontiguousarray(values[made]) for name, values in maps.items()}
+
+    for place in places:
+        weights[made_of(place)] += weight_of(made_of(place))
+    if survey is not None:
+        survey.begin()
+        for place in places:
             progress.check()
-            part = np.ascontiguousarray(image[..., rows, columns])
-            made = tuple(slice(span.start * larger, span.stop * larger) for span in (rows, columns))
-            here = {name: np.ascontiguousarray(values[made]) for name, values in maps.items()}
-            restored = _run_padded(part, here, run, tiling)
-            weight = np.outer(_ramp(made[0], height, tile * larger), _ramp(made[1], width, tile * larger))
-            total[..., made[0], made[1]] += weight * restored
-            weights[made] += weight
+            made = made_of(place)
+            survey.look(*cut(place), (weight_of(made) / weights[made]).astype(np.float32))
+    for place in places:
+        progress.check()
+        made = made_of(place)
+        total[..., made[0], made[1]] += weight_of(made) * run(*cut(place))
     return (total / weights).astype(np.float32)
 
 
-def _spans(size: int, tile: int) -> Iterator[slice]:
-    """Evenly spread spans of at most ``tile`` that overlap by at least a quarter."""
+def _spans(size: int, tile: int, multiple: int) -> Iterator[slice]:
+    """Spans of at most ``tile`` that overlap by at least a quarter and begin at multiples; the last ends at the end.
+
+    Args:
+        size, tile: Multiples of ``multiple``.
+    """
     if size <= tile:
         yield slice(0, size)
         return
-    stride = tile - int(tile * OVERLAP_SHARE)
-    count = -(-(size - tile) // stride) + 1
-    for i in range(count):
-        start = round(i * (size - tile) / (count - 1))
+    stride = max(multiple, (tile - int(tile * OVERLAP_SHARE)) // multiple * multiple)
+    for start in (*range(0, size - tile, stride), size - tile):
         yield slice(start, start + tile)
 
 

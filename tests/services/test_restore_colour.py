@@ -95,7 +95,7 @@ def test_tiles_are_told_from_the_whole_and_lie_near_it(workspace, tmp_path):
     whole, tiled = _ask(workspace, opened), _ask(workspace, opened, tile_px=64)
 
     assert tiled.report["tile_px"] == 64
-    assert "pooled channel attention" in tiled.report["per_tile"]
+    assert tiled.report["per_tile"] == ["region map"]
     assert "per_tile" not in whole.report
     store = workspace.project(str(path))
     one, other = (store.scan(each.series_id).slice_values(0).astype(int) for each in (whole, tiled))
