@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from medapp.restoration.interpolation import bicubic_kernel, lanczos_kernel
 
@@ -20,6 +21,31 @@ def linear_kernel(distance: NDArray) -> NDArray:
 
 KERNELS: Mapping[str, Kernel] = {"linear": linear_kernel, "bicubic": bicubic_kernel, "Lanczos": lanczos_kernel}
 """By the name that tables show."""
+
+SHARPENING: Mapping[int, tuple[tuple[float, float], ...]] = {
+    2: ((0.4, -5.48), (0.8, 4.56), (1.6, -1.49), (3.2, 0.53)),
+    4: ((0.4, -2.56), (0.8, 4.11), (1.6, -1.77), (3.2, 0.67)),
+}
+"""By factor: widths of Gaussians in coarse pixels, and how much of what each takes away is added. Least squares over 21
+pictures of the training rows, brought to a lower magnification as the evaluation does it."""
+
+
+def sharpened_picture(picture: NDArray, factor: int) -> NDArray:
+    """Lanczos, then the linear filter of ``SHARPENING``: unsharp masking at four widths, tuned for this blur.
+
+    Args:
+        picture: ``(h, w, 3)`` uint8.
+        factor: 2 or 4.
+
+    Returns:
+        ``(h * factor, w * factor, 3)`` uint8.
+    """
+    made = enlarged_picture(picture.astype(np.float32), factor, lanczos_kernel)
+    sharp = made.copy()
+    for width, amount in SHARPENING[factor]:
+        sigma = width * factor
+        sharp += np.float32(amount) * (made - ndimage.gaussian_filter(made, (sigma, sigma, 0)))
+    return np.clip(np.rint(sharp), 0, 255).astype(np.uint8)
 
 
 def enlarged_picture(picture: NDArray, factor: int, kernel: Kernel) -> NDArray:
