@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medapp.errors import ComputeError, UnsuitableModelError, UsageError
 from medapp.matting.finish import Finish
 from medapp.matting.matter import shown_image
-from medapp.matting.rough import filled_box, rough_picture
+from medapp.matting.rough import box_picture, rough_picture
 from medapp.networks.architectures.medical_matting import MedicalMatting, binary_entropy
 from medapp.networks.card import ROUGH_MASK
 from medapp.networks.device import free_bytes, is_out_of_memory
@@ -134,8 +134,8 @@ class MattingProposer:
     ) -> MattingProposal:
         """Propose masks and an alpha for what a person points at.
 
-        Click and box choose the crop. A model whose card names ``rough_mask`` also sees the rough mask, or the filled
-        box where there is none.
+        Click and box choose the crop. A model whose card names ``rough_mask`` also sees the rough mask, or
+        the box where there is none.
 
         Args:
             values: ``(H, W)`` in the scan's unit, or ``(H, W, 3)`` colours as stored.
@@ -176,8 +176,8 @@ class MattingProposer:
         size = tuple(max(8, round(side * scale)) for side in shown.shape[1:])
         image = _resized(torch.from_numpy(np.ascontiguousarray(shown)), size)
         if self.takes_rough_mask:
-            told = _in_box(prompt, crop, rule, size) if rough is None else _in_crop(rough, box, around, size)
-            image = torch.cat([image, torch.from_numpy(rough_picture(told))[None]])
+            told = _of_box(prompt, crop, rule, size) if rough is None else _of_mask(rough, box, around, size)
+            image = torch.cat([image, torch.from_numpy(told)[None]])
         padded = _padded(image, network.size_multiple)
         if seed == BY_PIXELS:
             seed = _hash(padded, box)
@@ -263,24 +263,26 @@ def _around(rough: NDArray, shape: tuple[int, ...]) -> tuple[float, float, float
     return float(columns.min()), float(rows.min()), float(columns.max()) + 1, float(rows.max()) + 1
 
 
-def _in_crop(rough: NDArray, box: Box, around: tuple[tuple[int, int], ...], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """A rough mask of the slice in the pixels of the network."""
+def _of_mask(
+    rough: NDArray, box: Box, around: tuple[tuple[int, int], ...], size: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """The picture of a rough mask of the slice at the size the network sees."""
     left, top, right, bottom = box
     part = np.pad(np.asarray(rough, dtype=np.float32)[top:bottom, left:right], around[1:], mode="edge")
-    return np.asarray(_resized(torch.from_numpy(part)[None], size)[0].numpy() > 0.5)
+    return rough_picture(np.asarray(_resized(torch.from_numpy(part)[None], size)[0].numpy() > 0.5))
 
 
-def _in_box(
+def _of_box(
     prompt: tuple[float, float, float, float], crop: Box, rule: CropRule, size: tuple[int, ...]
-) -> NDArray[np.bool_]:
-    """The filled box in the pixels of the network; for a click a box in the middle, as large as the crop's rule."""
+) -> NDArray[np.float32]:
+    """The picture of a box at the size the network sees; for a click a box around it that leaves the usual margin."""
     x0, y0, x1, y1 = prompt
     if not (x1 > x0 and y1 > y0):
         half_x, half_y = (crop[2] - crop[0]) / rule.of_box / 2, (crop[3] - crop[1]) / rule.of_box / 2
         x0, y0, x1, y1 = x0 - half_x, y0 - half_y, x1 + half_x, y1 + half_y
     wide, high = size[1] / (crop[2] - crop[0]), size[0] / (crop[3] - crop[1])
     left, top = crop[:2]
-    return filled_box(
+    return box_picture(
         ((x0 - left) * wide, (y0 - top) * high, (x1 - left) * wide, (y1 - top) * high), (size[0], size[1])
     )
 

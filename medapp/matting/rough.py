@@ -29,16 +29,17 @@ def rough_picture(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.clip(0.5 + height / (2 * REACH_PX), 0, 1).astype(np.float32)
 
 
-def filled_box(box_xyxy: tuple[float, float, float, float], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """The rough mask where nothing better than a box is known.
+def box_picture(box_xyxy: tuple[float, float, float, float], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """What a network sees where no more than a box is known: 0.5 in the box, for nothing is known of it, 0 outside.
 
     Args:
         box_xyxy: In pixels, corners between pixels as ends of ranges are; it may reach beyond the picture.
         shape: Height and width of the picture.
 
     Returns:
-        ``(H, W)`` bool: pixels whose middle lies in the box.
+        ``(H, W)`` float32: 0.5 where the middle of a pixel lies in the box.
     """
     x0, y0, x1, y1 = box_xyxy
     rows, columns = np.arange(shape[0]) + 0.5, np.arange(shape[1]) + 0.5
-    return np.outer((rows >= y0) & (rows <= y1), (columns >= x0) & (columns <= x1))
+    inside = np.outer((rows >= y0) & (rows <= y1), (columns >= x0) & (columns <= x1))
+    return np.where(inside, np.float32(0.5), np.float32(0))

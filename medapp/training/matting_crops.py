@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medapp.matting.rough import rough_picture
 from medapp.training.matting_data import LUMINANCE, MattingData, Specimen
-from medapp.training.rough_masks import RoughPlan, Span, rough_mask
+from medapp.training.rough_masks import RoughPlan, Span, drawn_picture
 
 SOFT = ("cut-out", "vessels", "brain")
 """Sources whose alpha is soft already; labels of all others are hard, and their border is blurred."""
@@ -84,8 +83,8 @@ class MattingCrops:
         shown, alpha = _shaded(image, self._plan, random), np.clip(alpha, 0, 1).astype(np.float32)
         if self._plan.rough.shares:
             around = self._span(specimen, (source, index), place)
-            rough = rough_mask(self._plan.rough, alpha >= _INSIDE, around, shown, random)
-            shown = np.concatenate([shown, rough_picture(rough)[..., None]], axis=2)
+            told = drawn_picture(self._plan.rough, alpha >= _INSIDE, around, shown, random)
+            shown = np.concatenate([shown, told[..., None]], axis=2)
         return shown, alpha
 
     def _place(

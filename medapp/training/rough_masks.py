@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medapp.matting.rough import filled_box
+from medapp.matting.rough import box_picture, rough_picture
 from medapp.regions.region_tree_builder import build_region_tree
 from medapp.training.degradations.mattes import click_inside, disturbed_mask
 
 KINDS = ("disturbed", "careless", "region", "box")
-USUAL_SHARES: Mapping[str, float] = {"disturbed": 0.55, "careless": 0.08, "region": 0.1, "box": 0.27}
+USUAL_SHARES: Mapping[str, float] = {"disturbed": 0.78, "careless": 0.06, "region": 0.04, "box": 0.12}
 _SIDE_PX = 128
 """Displacements are in pixels of a crop of this side."""
 _BOX_ERROR = 0.07  # of the longer side: a hand is not exact
@@ -31,7 +31,7 @@ class RoughPlan:
 
     Attributes:
         shares: ``disturbed``: the true mask with its border moved. ``careless``: a smoothed outline of it, moved.
-            ``region``: what the region tree has around a click. ``box``: the filled box. Scaled to a sum of 1.
+            ``region``: what the region tree has around a click. ``box``: a box alone. Scaled to a sum of 1.
         px: Largest displacement of a border, low and high, in pixels of a crop of 128.
     """
 
@@ -48,14 +48,14 @@ class RoughPlan:
         return "" if 0 <= self.px[0] <= self.px[1] else "rough_px rises from 0"
 
 
-def rough_mask(
+def drawn_picture(
     plan: RoughPlan,
     truth: NDArray[np.bool_],
     box_xyxy: Span,
     image: NDArray[np.float32],
     random: np.random.Generator,
-) -> NDArray[np.bool_]:
-    """A rough mask of a thing in a square crop.
+) -> NDArray[np.float32]:
+    """What the network is shown of what a person has in hand of a thing in a square crop.
 
     Args:
         plan: How often which kind.
@@ -65,7 +65,7 @@ def rough_mask(
         random: Of the draw.
 
     Returns:
-        ``(S, S)`` bool; the filled box where the true mask is empty.
+        ``(S, S)`` float32, see ``rough_picture`` and ``box_picture``; a box where the true mask is empty.
     """
     kinds = [kind for kind in KINDS if plan.shares.get(kind, 0.0) > 0]
     shares = np.array([plan.shares[kind] for kind in kinds])
@@ -74,15 +74,15 @@ def rough_mask(
     px = float(random.uniform(*plan.px)) * side / _SIDE_PX
     if kind == "box" or not truth.any():
         x0, y0, x1, y1 = np.array(box_xyxy) + random.uniform(-1, 1, 4) * _BOX_ERROR * _longer(box_xyxy)
-        return filled_box((float(x0), float(y0), float(x1), float(y1)), (side, side))
+        return box_picture((float(x0), float(y0), float(x1), float(y1)), (side, side))
     if kind == "region":
         found = _region(truth, image, seed)
         if found is not None:
-            return found
+            return rough_picture(found)
     if kind == "careless":
         smooth = ndimage.gaussian_filter(truth.astype(np.float32), random.uniform(*_CARELESS) * side) > 0.5
         truth = smooth if smooth.any() else truth
-    return disturbed_mask(truth, px, seed)
+    return rough_picture(disturbed_mask(truth, px, seed))
 
 
 def _region(truth: NDArray[np.bool_], image: NDArray[np.float32], seed: int) -> NDArray[np.bool_] | None:

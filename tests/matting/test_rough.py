@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medapp.matting.rough import REACH_PX, filled_box, rough_picture
+from medapp.matting.rough import REACH_PX, box_picture, rough_picture
 
 
 def test_the_picture_tells_each_pixel_of_the_band_how_far_the_border_is():
@@ -21,7 +21,8 @@ def test_a_mask_without_a_border_is_all_inside_or_all_outside():
     assert rough_picture(np.zeros((9, 9), dtype=bool)).max() == 0
 
 
-def test_a_box_holds_the_pixels_whose_middle_it_holds_also_where_it_leaves_the_picture():
-    box = filled_box((2.4, -5.0, 6.6, 3.0), (8, 10))
+def test_of_a_box_nothing_is_known_but_that_the_rest_is_outside():
+    box = box_picture((2.4, -5.0, 6.6, 3.0), (8, 10))
+    assert set(np.unique(box)) == {0.0, 0.5}
     assert np.array_equal(np.flatnonzero(box.any(axis=0)), [2, 3, 4, 5, 6])
     assert np.array_equal(np.flatnonzero(box.any(axis=1)), [0, 1, 2])
