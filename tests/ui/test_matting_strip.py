@@ -257,7 +257,7 @@ def test_a_click_on_what_is_painted_starts_from_it_and_one_beside_it_from_its_re
     qtbot.mouseClick(view, LEFT, pos=spot(guided_window, 43, 48))
     qtbot.waitUntil(lambda: document.matting is not None, timeout=20000)
     assert document.matting.told == "region"
-    assert guided_window.proposals._text.text().startswith("From the region · seed")
+    assert guided_window.proposals._text.text() == "From the region, for a new matte"
     assert "told the region" in document.candidates[-1].note
     of_region = document.candidates[-1].alpha
     qtbot.keyClick(view, Qt.Key.Key_Escape)

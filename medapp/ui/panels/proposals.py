@@ -170,13 +170,12 @@ class ProposalsPanel(QWidget):
         active = document.active_matte
         into = f"“{active.name}”" if active is not None else "a new matte"
         if matting is not None:
-            start = f"From the {matting.told} · seed" if matting.told else "Seed"
-            self._text.setText(f"{start} {matting.seed}, for {into}")
             tip = f"From {matting.model}; the same seed gives the same masks again"
-            if matting.told:
-                tip += (
-                    f". The model starts from the {matting.told}; paint a rough matte and click it to start from that"
-                )
+            if matting.told:  # the line is narrow
+                self._text.setText(f"From the {matting.told}, for {into}")
+                tip += f" (seed {matting.seed}). A click on what you painted starts from that"
+            else:
+                self._text.setText(f"Seed {matting.seed}, for {into}")
             self._text.setToolTip(tip)
             self._hard.setEnabled(document.candidate is not None and document.candidate.alpha is None)
             self.matting.show_set()
