@@ -2,7 +2,7 @@
 
 A person's box says more than where to look: it touches the thing on all four sides. A network that is sure of the dark
 middle of a lesion only, and half sure of its pale rest, is short of the box; raising its alpha until it spans the box
-uses what was told.
+uses what was told. A rough mask says more: its border may be off, but what lies far from it on either side is known.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from medapp.matting.rough import REACH_PX
 
 _SHORT, _ENOUGH = 0.7, 0.8
 """Overlap with the box, 1 = equal: below the one an alpha is raised, at the other it is enough. Hands are not exact."""
@@ -33,35 +35,64 @@ class Finish:
     Attributes:
         contrast: Slope around a half; what passes 0 and 1 is cut.
         is_reaching: Raise an alpha that falls far short of the box.
+        hold: Where a rough mask is known: from the first distance to its border on, in the network's pixels, the alpha is
+            drawn to it, and from the second on it is the mask; None = nowhere.
     """
 
     contrast: float = 1.0
     is_reaching: bool = False
+    hold: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, training: Mapping[str, Any]) -> Finish:
-        """From ``finish`` of a card's ``training``: ``contrast``, 1 to 4, and ``reach``, true or false."""
+        """From ``finish`` of a card's ``training``: ``contrast``, 1 to 4, ``reach``, and ``hold``, two distances."""
         told = training.get("finish")
         if not isinstance(told, Mapping):
             return cls()
         contrast = told.get("contrast", 1.0)
         is_sound = isinstance(contrast, (int, float)) and 1 <= contrast <= 4
-        return cls(float(contrast) if is_sound else 1.0, told.get("reach") is True)
+        return cls(float(contrast) if is_sound else 1.0, told.get("reach") is True, _distances(told.get("hold")))
 
-    def apply(self, alpha: NDArray[np.float32], box: Span | None) -> NDArray[np.float32]:
+    def apply(
+        self, alpha: NDArray[np.float32], box: Span | None, rough: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """The finished alpha.
 
         Args:
             alpha: ``(H, W)`` float32, 0..1; not changed.
             box: What the person drew; None for a click.
+            rough: ``(H, W)`` float32, the picture of a rough mask as ``rough_picture`` makes it; None without one.
 
         Returns:
             ``(H, W)`` float32, 0..1.
         """
         raised = raised_to(alpha, box) if self.is_reaching and box is not None else alpha
-        if self.contrast == 1.0:
-            return raised
-        return np.clip((raised - 0.5) * self.contrast + 0.5, 0, 1).astype(np.float32)
+        if self.contrast != 1.0:
+            raised = np.clip((raised - 0.5) * self.contrast + 0.5, 0, 1).astype(np.float32)
+        return raised if self.hold is None or rough is None else held_to(raised, rough, self.hold)
+
+
+def _distances(told: Any) -> tuple[float, float] | None:
+    if not isinstance(told, list | tuple) or len(told) != 2 or not all(isinstance(px, (int, float)) for px in told):
+        return None
+    near, far = float(told[0]), float(told[1])
+    return (near, far) if 0 <= near < far <= REACH_PX else None
+
+
+def held_to(alpha: NDArray[np.float32], rough: NDArray[np.float32], hold: tuple[float, float]) -> NDArray[np.float32]:
+    """The alpha drawn to a rough mask where its border is far.
+
+    Args:
+        alpha: ``(H, W)`` float32, 0..1; not changed.
+        rough: ``(H, W)`` float32, its picture.
+        hold: Distances in the network's pixels: up to the first the alpha stays, from the second on it is the mask.
+
+    Returns:
+        ``(H, W)`` float32, 0..1.
+    """
+    near, far = hold
+    weight = np.clip((2 * REACH_PX * np.abs(rough - 0.5) - near) / (far - near), 0, 1)
+    return (alpha + weight * ((rough > 0.5) - alpha)).astype(np.float32)
 
 
 def raised_to(alpha: NDArray[np.float32], box: Span) -> NDArray[np.float32]:

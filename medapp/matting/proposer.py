@@ -175,6 +175,7 @@ class MattingProposer:
         shown = np.pad(shown, around, mode="edge")  # as in training; a mirror would show the thing twice
         size = tuple(max(8, round(side * scale)) for side in shown.shape[1:])
         image = _resized(torch.from_numpy(np.ascontiguousarray(shown)), size)
+        told = None
         if self.takes_rough_mask:
             told = _of_box(prompt, crop, rule, size) if rough is None else _of_mask(rough, box, around, size)
             image = torch.cat([image, torch.from_numpy(told)[None]])
@@ -192,7 +193,11 @@ class MattingProposer:
         drawn = None  # a rough mask says more of how far the thing reaches
         if rough is None and prompt[2] > prompt[0] and prompt[3] > prompt[1]:
             drawn = (prompt[0] - left, prompt[1] - top, prompt[2] - left, prompt[3] - top)
-        alpha = Finish.of(self.model.card.training).apply(arrays[count + 1], drawn)
+        seen = None
+        if told is not None and rough is not None:
+            seen = _resized(torch.from_numpy(told)[None], shown.shape[1:])[0].numpy()
+            seen = seen[top - crop[1] :, left - crop[0] :][: bottom - top, : right - left]
+        alpha = Finish.of(self.model.card.training).apply(arrays[count + 1], drawn, seen)
         return MattingProposal(box, arrays[:count], arrays[count], alpha, seed, (size[0], size[1]))
 
     def _network(self) -> MedicalMatting:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from medapp.matting.finish import Finish
+from medapp.matting.rough import rough_picture
 
 BOX = (20.0, 30.0, 80.0, 70.0)
 
@@ -52,3 +53,18 @@ def test_a_card_that_says_nothing_sound_changes_nothing(told):
 
 def test_a_card_says_how():
     assert Finish.of({"finish": {"contrast": 1.3, "reach": True}}) == Finish(1.3, True)
+
+
+def test_far_from_the_border_of_a_rough_mask_the_alpha_is_the_mask_and_near_it_its_own():
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[:, 30:] = True
+    unsure = np.full(mask.shape, 0.4, np.float32)
+    finish = Finish.of({"finish": {"hold": [2, 8]}})
+    held = finish.apply(unsure, None, rough_picture(mask))
+    assert np.array_equal(held[0, :22], np.zeros(22))
+    assert np.array_equal(held[0, 38:], np.ones(22))
+    assert held[0, 29] == held[0, 30] == np.float32(0.4)
+    assert np.all(np.diff(held[0]) >= 0)
+    assert np.array_equal(finish.apply(unsure, None), unsure)  # a box alone knows of no border
+    for wrong in ([8, 2], [1], ["a", 3], [2, 99], 5):
+        assert Finish.of({"finish": {"hold": wrong}}).hold is None
