@@ -35,8 +35,8 @@ class Finish:
     Attributes:
         contrast: Slope around a half; what passes 0 and 1 is cut.
         is_reaching: Raise an alpha that falls far short of the box.
-        hold: Where a rough mask is known: from the first distance to its border on, in the network's pixels, the alpha is
-            drawn to it, and from the second on it is the mask; None = nowhere.
+        hold: Two distances to the border of a rough mask, in the network's pixels: from the first on the alpha is drawn
+            to the mask, from the second on it is the mask. None = nowhere.
     """
 
     contrast: float = 1.0

@@ -33,7 +33,8 @@ _MEMORY_SHARE = 0.4
 _MOST_BYTES = 2_000_000_000
 _LEAST_TILE_PX = 64
 _MIRRORED: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
-"""Axes of ``(C, H, W)`` that the views of a card with ``views`` 4 in its ``training`` are mirrored along."""
+"""Axes of ``(C, H, W)`` that the views of a card with ``views`` 4 in its ``training`` are mirrored along; with 8 the
+same again with rows and columns exchanged."""
 
 Box = tuple[int, int, int, int]
 """``x0, y0, x1, y1`` in pixels, the upper ends exclusive."""
@@ -233,21 +234,25 @@ class MattingProposer:
         bytes_per_px = architecture(card.architecture).bytes_per_px(card.config)
         budget = min(_MOST_BYTES, int(_MEMORY_SHARE * free_bytes(device)))
         tile_px = max(_LEAST_TILE_PX, int((budget / bytes_per_px) ** 0.5) - 64)
-        views = _MIRRORED if card.training.get("views") == len(_MIRRORED) else _MIRRORED[:1]
+        told = card.training.get("views")
+        mirrored = _MIRRORED if told in (4, 8) else _MIRRORED[:1]
+        views = [(axes, is_turned) for is_turned in ((False, True) if told == 8 else (False,)) for axes in mirrored]
         progress.start(0, "tiles")
         seen: list[torch.Tensor] = []
         try:
             with torch.inference_mode():
-                for axes in views:
+                for axes, is_turned in views:
+                    view = torch.flip(image, axes)
                     made = network(
-                        torch.flip(image, axes)[None].to(device),
+                        (view.transpose(1, 2) if is_turned else view)[None].to(device),
                         count=noise.shape[1],
                         noise=noise.to(device),
                         mean_first=mean_first,
                         tile_px=tile_px,
                         check=progress.step,
                     )
-                    seen.append(torch.flip(torch.cat([made.masks[0], made.alpha[0]]), axes).float().cpu())
+                    back = torch.cat([made.masks[0], made.alpha[0]])
+                    seen.append(torch.flip(back.transpose(1, 2) if is_turned else back, axes).float().cpu())
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

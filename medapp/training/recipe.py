@@ -292,7 +292,7 @@ class MattingRecipe(Recipe):
             part of the budget.
         crop_px: Side that inference brings every box to.
         crop_of_box: Crop side over the longer side of a box, in inference.
-        views: Mirrored views that inference averages: 1 or 4.
+        views: Mirrored views that inference averages: 1, 4, or 8 with rows and columns exchanged as well.
         finish: What inference does to the alpha at the end; see ``medapp.matting.finish.Finish``.
     """
 
@@ -340,8 +340,8 @@ class MattingRecipe(Recipe):
             return "crop_px is a multiple of 8"
         if not self.crop_of_box >= 1 or not self.epochs > 0:
             return "crop_of_box is 1 or more, epochs above 0"
-        if self.views not in (1, 4):
-            return "views is 1 or 4"
+        if self.views not in (1, 4, 8):
+            return "views is 1, 4 or 8"
         if not self.shares or not all(share >= 0 for share in self.shares.values()) or not sum(self.shares.values()):
             return "shares are above 0"
         return super().problem()

@@ -154,6 +154,16 @@ def test_mirrored_views_give_a_mirrored_slice_the_mirrored_alpha(proposer_of, sl
     np.testing.assert_allclose(plain.uncertainty, other.uncertainty[:, ::-1], atol=1e-4)
 
 
+def test_eight_views_give_a_slice_on_its_side_the_alpha_on_its_side(proposer_of, slice_values):
+    on_its_side, box = slice_values.T, (BOX[1], BOX[0], BOX[3], BOX[2])
+    for count, is_same in ((4, False), (8, True)):
+        views = {"crop_px": 32, "crop_scale": "box", "crop_of_box": 1.5, "views": count}
+        proposer = proposer_of(training=views)
+        upright = proposer.propose(slice_values, box_xyxy=BOX, mean_first=True, seed=1)
+        turned = proposer.propose(on_its_side, box_xyxy=box, mean_first=True, seed=1)
+        assert np.allclose(upright.alpha, turned.alpha.T, atol=1e-4) is is_same
+
+
 def test_pixels_that_are_not_finite_pass(proposer, slice_values):
     holes = slice_values.copy()
     holes[35:40, 30:34] = np.nan
