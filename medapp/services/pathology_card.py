@@ -20,6 +20,9 @@ PATHOLOGY_LIMITS = (
 )
 
 
+_KEPT = ("crops", "cutoffs", "photons", "contrasts", "halves", "focal_beta", "colour_weight")
+
+
 def pathology_card(recipe: PathologyRecipe, common: Card) -> Card:
     """What differs from other cards: colours, the grid, how the pairs were made.
 
@@ -43,4 +46,4 @@ def pathology_card(recipe: PathologyRecipe, common: Card) -> Card:
 
 def pathology_settings(recipe: PathologyRecipe) -> dict[str, Any]:
     """How it was trained, for the card."""
-    return {key: getattr(recipe, key) for key in ("crops", "cutoffs", "photons", "focal_beta", "colour_weight")}
+    return {key: getattr(recipe, key) for key in _KEPT}

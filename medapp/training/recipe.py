@@ -493,6 +493,8 @@ class PathologyRecipe(Recipe):
         cutoffs: Where the transfer of the simulated optics reaches zero, in cycles per coarse pixel ``(low, high)``.
         photons: Of a white coarse pixel; 0 = no noise.
         realisations: Coarse pictures of each picture, each with its own optics and noise.
+        contrasts: Each realisation is of the picture with its contrast times so much ``(low, high)``.
+        halves: Pictures are shown at half their size too: at another magnification texture is finer.
         focal_beta: Additional weight of the region with the largest error.
         colour_weight: Of the mean shift of each colour over a crop, beside the error of its pixels.
         patient_shares: Patients whose group begins so are drawn so many times as often as the others.
@@ -506,6 +508,8 @@ class PathologyRecipe(Recipe):
     cutoffs: tuple[float, float] = (0.85, 1.2)
     photons: float = 10_000.0
     realisations: int = 3
+    contrasts: tuple[float, float] = (1.0, 1.0)
+    halves: bool = False
     focal_beta: float = 1e-3
     colour_weight: float = 0.1
     patient_shares: dict[str, int] = field(default_factory=dict)
@@ -520,6 +524,8 @@ class PathologyRecipe(Recipe):
             return "sides of crops are multiples of 16"
         if not 0 < self.cutoffs[0] <= self.cutoffs[1] or not self.photons >= 0 or not self.realisations > 0:
             return "cutoffs rise, photons are 0 or more, realisations above 0"
+        if not 0 < self.contrasts[0] <= self.contrasts[1]:
+            return "contrasts rise"
         if not self.focal_beta >= 0 or not self.colour_weight >= 0:
             return "focal_beta and colour_weight are 0 or more"
         if not all(isinstance(often, int) and often > 0 for often in self.patient_shares.values()):

@@ -14,7 +14,7 @@ from medapp.training.degradations.pathology import low_picture
 from medapp.training.recipe import read_recipe, recipe_of
 from medapp.training.tasks import task_of
 from medapp.training.tasks.pathology import regions_of, to_tensor
-from tests.training.pathology_places import make_pathology_recipe, make_slides, stained
+from tests.training.pathology_places import NAMES, make_pathology_recipe, make_slides, stained
 
 
 @pytest.fixture
@@ -43,6 +43,17 @@ def test_a_batch_holds_coarse_crops_under_their_references_also_of_pictures_smal
     inside = batch["region_map"][:, :, ::factor] == batch["region_map"][:, :, 1::factor]
     assert bool(inside.all())  # regions are those of coarse pixels
     assert not bool(edges.all())
+
+
+def test_other_contrasts_and_magnifications_keep_references_above_their_coarse_pictures(tmp_path, data):
+    make_slides(data, NAMES, size=(144, 160))
+    task = _task(tmp_path, data, crops=[[32, 12]], contrasts=[1.4, 1.6], halves=True, photons=0)
+    batch = task.batch(0, 0, 1, 0.0)
+    means = torch.nn.functional.avg_pool2d(batch["reference"], 2)
+    assert float((batch["degraded"] - means).abs().mean()) < 0.05
+    plain = _task(tmp_path, data, crops=[[32, 12]], photons=0).batch(0, 0, 1, 0.0)
+    assert float(batch["reference"].std()) > 1.15 * float(plain["reference"].std())
+    assert task.data.collections[0]["slices"] == 2  # halves are no pictures of their own
 
 
 def test_batches_follow_from_the_step_and_are_shared_among_processes(tmp_path, data):

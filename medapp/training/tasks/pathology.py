@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from medapp.networks.registry import architecture
 from medapp.progress import Progress
 from medapp.regions.region_map import region_map_from_tree
 from medapp.regions.region_tree_builder import build_region_tree
-from medapp.training.degradations.pathology import CUTOFF, low_picture
+from medapp.training.degradations.pathology import CUTOFF, low_magnification, low_picture
 from medapp.training.leakage import check
 from medapp.training.losses.focal_region import focal_region_loss
 from medapp.training.patches import PatchSet, StoredSlice
@@ -31,6 +32,8 @@ FULL = 255.0
 _LEAST_SIDE_PX = 64
 _MOST_OF_A_SLIDE = 3
 """Pictures of one held-out slide that the best checkpoint is chosen on."""
+_HALVING = 2.0
+"""Cutoff of the optics that halve a picture: hardly any blur beside the larger pixels."""
 _VERSION = "1"
 
 
@@ -68,19 +71,21 @@ def pathology_task(
         raise TrainingError(
             "No colour picture is large enough to learn from", f"Use RGB pictures of {_LEAST_SIDE_PX} px a side or more"
         )
-    key = f"{_VERSION}/{recipe.factor}/{recipe.cutoffs}/{recipe.photons}/{recipe.realisations}/{recipe.seed}"
+    if recipe.halves:
+        kept = _with_halves(kept, progress)
+    optics = (recipe.factor, recipe.cutoffs, recipe.photons, recipe.realisations, recipe.contrasts, recipe.seed)
+    key = "/".join(str(part) for part in (_VERSION, *optics))
 
     def coarse(entry: StoredSlice) -> NDArray:
-        random = np.random.default_rng([entry.seed, recipe.seed])
         low, high = np.log(recipe.cutoffs)
-        cutoffs = np.exp(random.uniform(low, high, recipe.realisations))
-        colours = in_levels(entry.values)
-        return np.stack(
-            [
-                low_picture(colours, recipe.factor, float(c), recipe.photons, entry.seed + i)
-                for i, c in enumerate(cutoffs)
-            ]
-        )
+        cutoffs = np.exp(np.random.default_rng([entry.seed, recipe.seed]).uniform(low, high, recipe.realisations))
+        colours, gains = in_levels(entry.values), _gains(entry, recipe)
+        mean = colours.mean(axis=(0, 1))
+        made = [
+            low_picture(_in_contrast(colours, mean, gains[i]), recipe.factor, float(c), recipe.photons, entry.seed + i)
+            for i, c in enumerate(cutoffs)
+        ]
+        return np.stack(made)
 
     kept = kept.derived("coarse", key, coarse, progress, on_the_grid=False)
     kept = kept.derived(
@@ -129,6 +134,7 @@ class PicturePairs:
         self._by_slide: dict[str, list[StoredSlice]] = {}
         for entry in pictures.slices:
             self._by_slide.setdefault(entry.patient, []).append(entry)
+        self._means = {entry.sha256: in_levels(entry.values).mean(axis=(0, 1)) for entry in pictures.slices}
         shares = recipe.patient_shares
         self._slides = sorted(
             slide
@@ -156,6 +162,7 @@ class PicturePairs:
         fine = (slice(y * factor, (y + small) * factor), slice(x * factor, (x + small) * factor))
         here = (slice(y, y + small), slice(x, x + small))
         reference = in_levels(entry.layer("reference")[fine])
+        reference = _in_contrast(reference, self._means[entry.sha256], _gains(entry, self._recipe)[number])
         reference = reference[: coarse.shape[0] * factor, : coarse.shape[1] * factor]
         is_mirrored, turns = random.random() < 0.5, int(random.integers(4))
         return tuple(  # type: ignore[return-value]
@@ -264,6 +271,37 @@ def _tuning_picture(entry: StoredSlice, recipe: PathologyRecipe) -> TuningPictur
     height, width = (side // recipe.factor * recipe.factor for side in entry.shape[:2])
     coarse = low_picture(colours, recipe.factor, CUTOFF, recipe.photons, entry.seed)
     return TuningPicture(coarse, regions_of(coarse), colours[:height, :width])
+
+
+def _with_halves(pictures: PatchSet, progress: Progress) -> PatchSet:
+    """The pictures, and those that are large enough at half their size, hardly blurred: two in one slide."""
+    large = pictures.chosen(lambda entry: min(entry.shape[:2]) >= 2 * _LEAST_SIDE_PX)
+    halved = large.derived(
+        "half", _VERSION, lambda entry: low_magnification(in_levels(entry.values), 2, _HALVING), progress, False
+    )
+    made = []
+    for entry in halved.slices:
+        digest = hashlib.sha256(f"{entry.sha256} half".encode()).hexdigest()
+        shape = (entry.shape[0] // 2, entry.shape[1] // 2, 3)
+        files = {"reference": entry.files["half"]}
+        made.append(StoredSlice(entry.patient, f"{entry.source} half", 2 * entry.spacing_mm, shape, digest, files))
+    return replace(pictures, slices=(*pictures.slices, *made))
+
+
+def _gains(entry: StoredSlice, recipe: PathologyRecipe) -> NDArray[np.float64]:
+    """The contrast of each realisation of a picture."""
+    low, high = np.log(recipe.contrasts)
+    gains: NDArray[np.float64] = np.exp(
+        np.random.default_rng([entry.seed, recipe.seed, 1]).uniform(low, high, recipe.realisations)
+    )
+    return gains
+
+
+def _in_contrast(colours: NDArray[np.float32], mean: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
+    """Grey levels farther from a mean, or nearer to it; black and white end them."""
+    if gain == 1.0:
+        return colours
+    return np.clip(mean + np.float32(gain) * (colours - mean), 0, FULL).astype(np.float32)
 
 
 def _few_of_each(pictures: PatchSet) -> list[StoredSlice]:
