@@ -74,7 +74,8 @@ def fit_card(facts: ScanFacts, card: Card, region_engine: str | None = None) -> 
         return Fit("blocked", f"made for {made_for}; this is {facts.modality}")
     intake = intake or card.takes[0]  # colour pictures rarely say what they are
     if facts.unit != intake.unit and not facts.is_colour:  # colours have no unit
-        return Fit("blocked", f"needs values in {intake.unit}; these are {_worded(facts.unit)}")
+        why = "; weight, dose or times are missing" if intake.unit == "SUV" and facts.unit != "HU" else ""
+        return Fit("blocked", f"needs values in {intake.unit}; these are {_worded(facts.unit)}{why}")
     sides = facts.shape[:3] if card.dims == 3 else facts.shape[1:3]
     least = card.min_side_px if card.scale == 1 else max(SMALLEST_SIDE_PX, -(-card.min_side_px // card.scale))
     if min(sides) < least:

@@ -53,7 +53,7 @@ def test_whole_body_pet_is_blocked_for_models_trained_on_crops():
 
 def test_pet_in_other_units_than_suv_is_blocked():
     facts = ScanFacts("PT", "BQML", (20, 60, 60), (4.0, 4.0))
-    assert fit_card(facts, SUV).reason == "needs values in SUV; these are in BQML"
+    assert fit_card(facts, SUV).reason == "needs values in SUV; these are in BQML; weight, dose or times are missing"
 
 
 def test_a_model_for_several_modalities_asks_each_for_its_unit():
