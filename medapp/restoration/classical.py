@@ -151,14 +151,24 @@ TUNED_OTHER = {
 
 PET_RANGE = (0.0, 80.0)
 """SUV the filters look at: all there is, hot lesions too."""
-TUNED_PET: dict[str, dict[str, FilterSettings]] = {
-    centre: {
-        "gaussian": FilterSettings(1.2, PET_RANGE, 0),
-        "nlm": FilterSettings(1.3, PET_RANGE, 2),
-        "tv": FilterSettings(2.7, PET_RANGE, 2),
-        "wavelet": FilterSettings(1.5, PET_RANGE, 3),
+
+
+def _pet_filters(
+    gaussian_px: float, nlm: tuple[float, int], tv: tuple[float, int], wavelet: tuple[float, int]
+) -> dict[str, FilterSettings]:
+    others = {
+        key: FilterSettings(strength, PET_RANGE, step)
+        for key, (strength, step) in (("nlm", nlm), ("tv", tv), ("wavelet", wavelet))
     }
-    for centre in "ABCDE"
+    return {"gaussian": FilterSettings(gaussian_px, PET_RANGE, 0), **others}
+
+
+TUNED_PET: dict[str, dict[str, FilterSettings]] = {
+    "A": _pet_filters(1.2, (1.3, 2), (2.7, 2), (1.5, 3)),
+    "B": _pet_filters(1.3, (1.6, 3), (6.0, 1), (3.5, 3)),
+    "C": _pet_filters(0.8, (1.6, 2), (6.0, 1), (1.1, 2)),
+    "D": _pet_filters(1.6, (1.6, 3), (6.0, 1), (3.5, 3)),
+    "E": _pet_filters(1.3, (2.4, 2), (2.5, 3), (3.5, 3)),
 }
 """By simulated centre and filter, for a tenth of the counts on training patients; A is the scanner of the reference."""
 
