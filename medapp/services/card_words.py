@@ -56,6 +56,9 @@ def _restored(name: str, figures: Mapping[str, Any], unit: str) -> str:
     edges = figures.get("edge_width", figures.get("edge_width_change"))
     if isinstance(edges, int | float):
         changes.append(f"edges {100 * edges:+.1f} % wide")
+    highest = figures.get("suvmax_bias")
+    if isinstance(highest, int | float):
+        changes.append(f"SUVmax of tumours {highest:+.1f} %")
     return f"{text}; {', '.join(changes)}." if changes else f"{text}."
 
 

@@ -11,6 +11,7 @@ from medapp.networks.library import ModelLibrary
 from medapp.networks.registry import build_network
 from medapp.progress import Progress
 from medapp.restoration.restorer import NetworkRestorer
+from medapp.services.card_words import figures_in_words
 from medapp.services.evaluation.pet import pet_subjects
 from medapp.services.evaluation.tasks import card_figures, evaluate, table
 from tests.services.evaluation.making import PET, make_pet
@@ -67,6 +68,10 @@ def test_the_result_goes_onto_a_table_and_a_card(result):
     figures = card_figures(result, "toy")
     assert figures["centre A, as measured, 0.1 of the counts"]["n_tumours"] == 2
     json.dumps(figures)
+    card = Card("toy", "Toy", "1", "drmc", "pet-synthesis", (PET,), "0" * 64, CONFIG, figures=figures)
+    told = figures_in_words(card)
+    assert told[0].startswith("Centre A, as measured, 0.1 of the counts: ")
+    assert "SUVmax of tumours" in told[0]
 
 
 def test_results_are_called_synthetic(tmp_path):
