@@ -63,6 +63,7 @@ def test_the_card_says_that_the_centres_are_simulated_and_how(tmp_path, data):
     assert [centre["name"][0] for centre in card.training["simulated centres"]] == ["A", "C"]
     assert card.training["simulated centres"][1]["scanner"]["iterations"] == CENTRES[2].scanner.iterations
     assert card.training["patients"] == 2
+    assert card.data[0]["slices"] == 4  # of those that there are, what was trained on at each centre
     assert card.spacing_mm == (4.0, 6.0)
     assert card.extent_mm == pytest.approx(136, abs=4)  # what a scan may be wider than by half at the most
     assert card.min_side_px < 30

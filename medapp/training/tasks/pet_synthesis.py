@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,6 +83,7 @@ def pet_task(recipe: PetRecipe, references: References, data: Path, cache: Path,
     croppers: list[Cropper] = []
     tuning: list[PetTuning] = []
     sizes: list[tuple[float, float]] = []
+    kept: Counter[str] = Counter()
     for centre in (centre_of(name) for name in recipe.centres):
         there = References(references.place, tuple(_at(e, tumours[e.source], centre) for e in references))
         whole = PatchSet.build(there, cache, progress, recipe.slices_per_series, LEAST_SIDE_PX)
@@ -92,13 +94,14 @@ def pet_task(recipe: PetRecipe, references: References, data: Path, cache: Path,
         noisy = own.derived("low_dose", key, _low_dose_maker(recipe, centre, key), progress)
         croppers.append(Cropper(noisy, ("low_dose", "region_map")))
         tuning += _tuning(whole.of_patients(tuple(held_out)), centre)
+        kept = Counter(entry.source.rpartition(" ")[0] for entry in own.slices)
         sizes += [(entry.spacing_mm, max(entry.shape) * entry.spacing_mm) for entry in own.slices]
     spacings = [spacing for spacing, _ in sizes]
     facts = DataFacts(
         references.sha256,
         tuple(entry.source for entry in references),
         len(trained.patients),
-        trained.collections(),
+        References(trained.place, tuple(replace(e, shape=(kept[e.source],)) for e in trained)).collections(),
         (round(min(spacings), 3), round(max(spacings), 3)),
         extent_mm=round(max(extent for _, extent in sizes), 1),
     )
