@@ -386,6 +386,8 @@ class AllInOneRecipe(Recipe):
         most_slices: Of a PET series, evenly spread; neighbours are alike.
         own_loss_weight: Weight of what a network adds to the loss by itself, such as the balance of AMIR's routers.
         frozen: Beginnings of the names of parameters that stay as they were drawn.
+        first_step: Crops are drawn as from this iteration on, so that a later stage sees others of the same simulated
+            noise; another ``seed`` would simulate it anew.
     """
 
     task: str = "all-in-one"
@@ -398,6 +400,7 @@ class AllInOneRecipe(Recipe):
     most_slices: int = 24
     own_loss_weight: float = 1e-3
     frozen: tuple[str, ...] = ()
+    first_step: int = 0
 
     def part(self, modality: str) -> RestorationRecipe:
         """What the scans of one modality are trained as, with their share of each batch.

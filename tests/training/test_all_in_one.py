@@ -59,6 +59,12 @@ def test_every_batch_holds_each_modality_in_its_own_unit(place, tmp_path):
     assert sorted(shared[0] + shared[1]) == [0, 1, 1, 2]  # two processes draw the same batch together
 
 
+def test_a_later_stage_goes_on_with_other_crops(place, tmp_path):
+    first, later = (task_of(recipe_of({**RECIPE, "first_step": n}), place, tmp_path, Progress()) for n in (0, 2))
+    torch.testing.assert_close(first.batch(2, 0, 1, 0.0)["degraded"], later.batch(0, 0, 1, 0.0)["degraded"])
+    assert not torch.equal(first.batch(0, 0, 1, 0.0)["degraded"], later.batch(0, 0, 1, 0.0)["degraded"])
+
+
 def test_a_loss_of_one_modality_does_not_drown_the_others(place, tmp_path):
     task = task_of(recipe_of(RECIPE), place, tmp_path, Progress())
     _, figures = task.loss(task.batch(0, 0, 1, 0.0), 0.0)

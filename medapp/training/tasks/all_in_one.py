@@ -85,6 +85,7 @@ class AllInOneTask:
 
     def batch(self, step: int, rank: int, world: int, share: float) -> Mapping[str, Tensor]:
         """``degraded`` and ``reference`` ``(B, 1, S, S)`` in native units, and ``part`` ``(B,)``: which modality."""
+        step += self._recipe.first_step
         found = [part.batch(step, rank, world, share) for part in self._parts.values()]
         own = [number for number, batch in enumerate(found) if FILLER not in batch]
         chosen = own or [0]
