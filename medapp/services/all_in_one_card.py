@@ -14,7 +14,7 @@ UNITS = {"CT": "HU", "MR": "arbitrary", "PT": "SUV"}
 LEAST_SIDE_PX = {"CT": 32, "MR": 32, "PT": 24}
 ALL_IN_ONE_LIMITS = (
     "One model for low-dose CT, MR of a quarter of the resolution and PET at a tenth of the counts. It sees pixels "
-    "only: which of the three it looks at it works out, and the routing that is shown says how.",
+    "only, and works out which of the three it looks at.",
     "All three degradations were simulated; in CT the noise of a parallel beam, in MR cropped k-space of magnitude "
     "images, in PET thinned counts in single slices of one simulated scanner.",
     "MR comes back on a grid four times finer; what was measured is put back unless that is switched off.",

@@ -157,7 +157,8 @@ def _identity(model: Model) -> list[str]:
     takes = ", ".join(_taken(one) for one in model.get("takes", ()))
     verb = SERVES.get(str(model.get("serves")), SERVES["restoration"])
     lines = [f"{verb}: {takes}" if takes else verb]
-    if int(model.get("scale", 1)) > 1:
+    is_of_one_kind = any(int(one.get("scale") or 1) > 1 for one in model.get("takes", ()))
+    if int(model.get("scale", 1)) > 1 and not is_of_one_kind:
         lines.append(f"Pixels {model['scale']} times finer than its source")
     needs = {"region_map": "a region map", "sparse_depth": "measured depths", "rough_mask": "a rough mask or a box"}
     wanted = [needs.get(str(one), str(one).replace("_", " ")) for one in model.get("inputs", ())]
