@@ -11,6 +11,7 @@ import torch
 from medapp.jobs.worker import run
 from medapp.paths import cache_dir
 from medapp.progress import Progress
+from medapp.regions.small_sam import make_small_sam
 from medapp.requests import Done, ImportModelRequest, ImportRequest, PromptRequest, Refused
 from medapp.scan.phantom_files import write_series
 from medapp.scan.phantoms import ct_torso
@@ -26,13 +27,17 @@ def workspace():
     made.close()
 
 
-@pytest.fixture
-def scene(workspace, tmp_path):
+def small_sam():
+    return make_small_sam(64, (8, 8, 8, 16, 16), (0, 1, 1, 1, 1), 32, decoder_mlp=32, iou_hidden=32)
+
+
+@pytest.fixture(params=[make_toy_sam, small_sam], ids=["transformer", "small"])
+def scene(request, workspace, tmp_path):
     """A project with one CT, and the id of an imported SAM: ``(project, series_id, model_id)``."""
     path = tmp_path / "p.medapp"
     Project.create(path).close()
     write_series(tmp_path / "ct", ct_torso((3, 64, 48), (20.0, 6.0, 6.0)), "P1")
-    torch.save(make_toy_sam().state_dict(), tmp_path / "sam_toy.pth")
+    torch.save(request.param().state_dict(), tmp_path / "sam_toy.pth")
     series = done(run(ImportRequest(str(path), (str(tmp_path / "ct"),)), workspace, Progress())).series_ids[0]
     model = done(run(ImportModelRequest(str(tmp_path / "sam_toy.pth")), workspace, Progress()))
     return path, series, model
