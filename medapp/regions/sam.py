@@ -27,6 +27,7 @@ from medapp.regions.sam_checkpoint import build_sam, read_sam_weights
 from medapp.regions.sam_decoder import PointDecoder
 from medapp.regions.sam_encoder import FastEncoder
 from medapp.regions.segmenter import CANDIDATES
+from medapp.regions.small_sam import drawn_prompts, draws_clicks, with_mask
 from medapp.scan.scan import Window
 
 log = logging.getLogger(__name__)
@@ -218,6 +219,8 @@ class SamEngine:
             boxes = (torch.tensor(box, dtype=torch.float32, device=device).view(2, 2) * ratio).view(1, 4)
         if prompts.mask is not None:
             masks = self._mask_prompt(prompts.mask, scaled)
+        if draws_clicks(self._sam):
+            masks = with_mask(drawn_prompts(points, boxes, self._sam.prompt_encoder.mask_input_size[0]), masks)
         sparse, dense = self._sam.prompt_encoder(points=points, boxes=boxes, masks=masks)
         return sparse, dense
 

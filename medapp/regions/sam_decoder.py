@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
 
+from medapp.regions.small_sam import drawn_prompts, draws_clicks
+
 
 @dataclass(frozen=True, eq=False)
 class DecodedPoints:
@@ -47,6 +49,7 @@ class PointDecoder:
         self._decoder = sam.mask_decoder
         no_mask = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         self._grid = (int(embedding.shape[-2]), int(embedding.shape[-1]))
+        self._embedding = embedding.flatten(2).transpose(1, 2)  # (1, N, C)
         self._image = (embedding + no_mask).flatten(2).transpose(1, 2).contiguous()  # (1, N, C)
         self._pe = dense_pe.flatten(2).transpose(1, 2).contiguous()  # (1, N, C)
 
@@ -60,11 +63,14 @@ class PointDecoder:
         """
         count = len(points_xy)
         labels = torch.ones((count, 1), dtype=torch.int32, device=points_xy.device)
-        sparse, _ = self._sam.prompt_encoder(points=(points_xy[:, None], labels), boxes=None, masks=None)
+        given = (points_xy[:, None], labels)
+        drawn = drawn_prompts(given, None, 4 * self._grid[0]) if draws_clicks(self._sam) else None
+        sparse, dense = self._sam.prompt_encoder(points=given, boxes=None, masks=drawn)
+        start = self._image if drawn is None else self._embedding + dense.flatten(2).transpose(1, 2)
         decoder = self._decoder
         output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         prompt = torch.cat([output.expand(count, -1, -1), sparse], dim=1)  # (B, T, C)
-        tokens, image = self._attended(prompt)
+        tokens, image = self._attended(prompt, start)
 
         scores = decoder.iou_prediction_head(tokens[:, 0])[:, 1:]  # the first mask is for prompts that leave no doubt
         chosen = scores > least_score
@@ -80,10 +86,10 @@ class PointDecoder:
 
     # ------------------------------------------------------------------ inside
 
-    def _attended(self, prompt: Tensor) -> tuple[Tensor, Tensor]:
+    def _attended(self, prompt: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, T, C)`` prompt tokens to these after the two-way transformer, and the image tokens ``(B, N, C)``."""
         transformer = self._decoder.transformer
-        tokens, image = prompt, self._image  # before the first layer has drawn on it the image is the same for all
+        tokens = prompt  # before the first layer has drawn on it the image is mostly the same for all: (1, N, C)
         for layer in transformer.layers:
             placed = image + self._pe
             if layer.skip_first_layer_pe:

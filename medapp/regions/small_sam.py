@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from medapp.regions.conv_encoder import STRIDE, ConvEncoder
 from medapp.regions.segment_anything_import import load_segment_anything
 
+_SURE = 8.0  # logit
+_BUMP_PX, _PIXEL = 3.0, STRIDE / 4
+_FINEST = 6.0  # times as fine as SAM's own positions, which tell quarters of a picture apart, not things of 20 px
+
 
 def make_small_sam(
     image_size: int = 256,
@@ -67,7 +71,48 @@ def make_small_sam(
             iou_head_hidden_dim=iou_hidden,
         ),
     )
+    places = model.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix  # type: ignore[union-attr]
+    places *= _FINEST ** torch.linspace(0, 1, places.shape[1])  # type: ignore[arg-type, operator, union-attr, index]
     return model
+
+
+def draws_clicks(sam: Any) -> bool:
+    """True for a ``Sam`` that wants its clicks and boxes in its mask input as well; see ``drawn_prompts``."""
+    return isinstance(sam.image_encoder, ConvEncoder)
+
+
+def drawn_prompts(points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, side: int) -> Tensor:
+    """Clicks and boxes as a mask prompt: a bump at each click, up or down, and everything beyond a box down.
+
+    From tokens alone a small ``Sam`` would have to learn from few pictures where a point lies in the image.
+
+    Args:
+        points: ``(M, P, 2)`` ``x, y`` in pixels of what the encoder sees, and ``(M, P)`` labels, 1 = include.
+        boxes: ``(M, 4)`` in the same pixels, ordered.
+        side: Of the result; each of its pixels stands for two.
+
+    Returns:
+        ``(M, 1, side, side)`` logits.
+    """
+    given = points[0] if points is not None else boxes
+    assert given is not None
+    axis = (torch.arange(side, device=given.device, dtype=torch.float32) + 0.5) * _PIXEL
+    drawn = torch.zeros(len(given), side, side, device=given.device)
+    if points is not None:
+        places = points[0].float() + 0.5  # the centre of the first pixel is 0
+        across, down = (torch.exp(-(((axis - places[..., i, None]) / _BUMP_PX) ** 2) / 2) for i in (0, 1))  # (M, P, s)
+        signs = 2 * points[1].float() - 1
+        drawn = drawn + _SURE * torch.einsum("mp,mpy,mpx->myx", signs, down, across)
+    if boxes is not None:
+        x0, y0, x1, y1 = (boxes[:, i, None] for i in range(4))
+        columns, rows = (axis >= x0) & (axis <= x1 + 1), (axis >= y0) & (axis <= y1 + 1)  # (M, s)
+        drawn = drawn - _SURE * (~(rows[:, :, None] & columns[:, None])).float()
+    return drawn[:, None]
+
+
+def with_mask(drawn: Tensor, logits: Tensor | None) -> Tensor:
+    """A mask to start from, ``(M, 1, s, s)`` logits within -8..8, beneath what is drawn."""
+    return drawn if logits is None else drawn + 0.5 * logits
 
 
 def predict_each(decoder: Any, embeddings: Tensor, pe: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:

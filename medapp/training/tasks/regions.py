@@ -21,7 +21,7 @@ from medapp.regions.clicks import next_click, overlap
 from medapp.regions.prompts import Prompts
 from medapp.regions.sam import SamEngine, shown_pixels
 from medapp.regions.sam_checkpoint import read_sam_weights
-from medapp.regions.small_sam import make_small_sam, predict_each
+from medapp.regions.small_sam import drawn_prompts, make_small_sam, predict_each, with_mask
 from medapp.training.losses.regions import cut_target, prompted_loss
 from medapp.training.recipe import Recipe, RegionsRecipe
 from medapp.training.region_crops import RegionCrops
@@ -107,13 +107,17 @@ class RegionsTask:
         embeddings, pe = (part.repeat_interleave(things, dim=0) for part in (embeddings, pe))
         target = cut_target(batch["masks"].flatten(0, 1), 4 * grid)  # (M, h, w)
         shift = batch["offset"].float().repeat_interleave(things, dim=0)  # (M, 2)
-        boxes = batch["boxes"].flatten(0, 1) + shift.repeat(1, 2) if has_box else None
+        in_crop = batch["boxes"].flatten(0, 1) if has_box else None
+        boxes = None if in_crop is None else in_crop + shift.repeat(1, 2)
         points = None if has_box else batch["points"].flatten(0, 1)[:, None]  # (M, P, 2) in the crop
         labels = None if points is None else torch.ones(points.shape[:2], device=points.device)
 
         def asked(masks: Tensor | None) -> tuple[Tensor, Tensor]:
             given = None if points is None or labels is None else (points + shift[:, None], labels)
-            sparse, dense = sam.prompt_encoder(points=given, boxes=boxes, masks=masks)
+            drawn = drawn_prompts(
+                None if points is None or labels is None else (points, labels), in_crop, target.shape[-1]
+            )
+            sparse, dense = sam.prompt_encoder(points=given, boxes=boxes, masks=with_mask(drawn, masks))
             return predict_each(sam.mask_decoder, embeddings, pe, sparse, dense[..., :grid, :grid])
 
         logits, scores = asked(None)
