@@ -7,12 +7,13 @@ from safetensors.torch import save_file
 
 from medapp.errors import WeightsError
 from medapp.networks.card import read_card
+from medapp.progress import Progress
 from medapp.regions.automatic import AutomaticSettings, automatic_masks
 from medapp.regions.prompts import Prompts
 from medapp.regions.sam import SamEngine
 from medapp.regions.sam_checkpoint import build_sam, import_checkpoint, infer_shape, is_sam
 from medapp.regions.segment_anything_import import load_segment_anything
-from medapp.regions.small_sam import make_small_sam, predict_each
+from medapp.regions.small_sam import drawn_prompts, make_small_sam, predict_each, with_mask
 
 SIZES = {"image_size": 64, "widths": (8, 8, 16, 16, 24), "depths": (0, 1, 2, 1, 1), "prompt_dim": 32, "decoder_mlp": 48}
 
@@ -79,6 +80,31 @@ def test_many_images_at_once_are_decoded_like_one_after_the_other(toy):
         alone = toy.mask_decoder.predict_masks(embeddings[i : i + 1], pe, sparse[i : i + 1], dense[i : i + 1])
         torch.testing.assert_close(logits[i : i + 1], alone[0])
         torch.testing.assert_close(scores[i : i + 1], alone[1])
+
+
+def test_clicks_and_boxes_are_drawn_where_they_are():
+    points = (torch.tensor([[[20.0, 10.0], [50.0, 40.0]]]), torch.tensor([[1, 0]]))
+    drawn = drawn_prompts(points, None, 32)[0, 0]
+    assert drawn.shape == (32, 32)
+    assert drawn.argmax() == 5 * 32 + 10
+    assert drawn.argmin() == 20 * 32 + 25
+    box = drawn_prompts(None, torch.tensor([[20.0, 10.0, 41.0, 31.0]]), 32)[0, 0]
+    assert (box[5:16, 10:21] == 0).all()
+    assert box.lt(0).sum() == 32 * 32 - 11 * 11
+    assert with_mask(drawn, torch.full((32, 32), 8.0)).min() > drawn.min()
+
+
+def test_many_points_at_once_are_answered_like_single_clicks(toy):
+    engine, values = SamEngine(toy.state_dict(), "toy"), picture()
+    points = np.array([[12.0, 9.0], [40.0, 30.0]])
+    decoder = engine.point_decoder(values, None, Progress())
+    found = decoder.decode(engine.scaled_points(points, (50, 70)), least_score=-1e9)
+    for number, (x, y) in enumerate(points.tolist()):
+        alone = engine.propose(values, None, Prompts(include_xy=((x, y),)))
+        scores = found.scores[found.points == number].clamp(0, 1)
+        assert scores.max().item() == pytest.approx(alone[0].score, abs=1e-4)
+        best = found.logits[found.points == number][scores.argmax()]
+        assert np.mean((engine.full_logits(best[None], (50, 70))[0].numpy() > 0) != alone[0].mask) < 0.01
 
 
 def test_every_weight_of_the_encoder_gets_a_gradient():
