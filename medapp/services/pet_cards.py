@@ -17,7 +17,8 @@ LIMITS = (
     "patient was ever measured twice.",
     "Trained on crops of 30 to 60 px around tumours of limbs of sarcoma patients after FDG; no whole body, no "
     "brain, no other tracer.",
-    "Single slices: it does not look at their neighbours.",
+    "Single slices: it does not look at their neighbours. A scan at full dose only becomes smoother.",
+    "Do not read the SUVmax of a single tumour off its results; how far it was off is among the figures.",
     "Not a medical device; compare with the original before deciding anything.",
 )
 STYLE = (
@@ -48,6 +49,7 @@ def pet_card(recipe: PetRecipe, data: DataFacts, common: Card) -> Card:
         takes=(Intake("PT", "SUV", recipe.value_range, recipe.network_range, curve=recipe.curve),),
         extent_mm=data.extent_mm,
         min_side_px=LEAST_SIDE_PX,
+        precision="float32",
         degradation={"kind": "pet-counts", "fractions": list(recipe.fractions)},
         limits=limits,
     )
