@@ -7,7 +7,7 @@ from typing import Any
 
 from medapp.networks.card import Card, Intake
 from medapp.training.inputs import REGION_ENGINE
-from medapp.training.recipe import PathologyRecipe
+from medapp.training.recipe import PathologyRecipe, stages_of
 
 PATHOLOGY_LIMITS = (
     "Made for H&E tiles and pictures of stained blood cells at a lower magnification; other stains and other pictures "
@@ -45,5 +45,6 @@ def pathology_card(recipe: PathologyRecipe, common: Card) -> Card:
 
 
 def pathology_settings(recipe: PathologyRecipe) -> dict[str, Any]:
-    """How it was trained, for the card."""
-    return {key: getattr(recipe, key) for key in _KEPT}
+    """How it was trained at last, for the card."""
+    last = stages_of(recipe)[-1]
+    return {key: getattr(last, key) for key in _KEPT}

@@ -34,7 +34,7 @@ TASK = "pathology-super-resolution"
 FACTORS = (2, 4)
 PHOTONS = 10_000.0
 """Of a white coarse pixel."""
-SHARPENED = "Lanczos, sharpened"
+SHARPENED = "sharpened Lanczos"
 RIVALS = ("bicubic", "Lanczos", SHARPENED)
 ALL = "all"
 WORST_SHARE = 0.1
@@ -237,7 +237,7 @@ def pathology_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
         "PSNR over the three colours, after rounding to 8 bit; gains with their 95 % interval over slides.",
         "Colour shift: mean difference of the colour that moved most, grey levels, mean over pictures and the worst",
         "picture. Last: mean absolute error in the tenth of the regions where it is largest, grey levels, and percent",
-        "against the best of the three. Sharpened: a linear filter tuned for this blur on training pictures.",
+        "against the best of the three. Sharpened: by a linear filter tuned for this blur on training pictures.",
         f"Simulated: aperture to {result['cutoff']:g} cycles a coarse pixel, {result['photons']:g} photons, 8 bit.",
         f"Data: {result['data_sha256'][:12]}.",
     ]
