@@ -17,7 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("restore", help="restore a file by a model or filter; never for diagnosis")
     parser.add_argument("file", metavar="FILE", type=Path, help="an image file or the folder of a series")
     parser.add_argument("--model", required=True, metavar="ID", help="of `medapp models list`, or filter-nlm")
-    parser.add_argument("--modality", help="CT, MR or PT, where the format does not say")
+    parser.add_argument("--modality", help="CT, MR, PT or SM (stained slides), where the format does not say")
     parser.add_argument("--strength", type=float, default=100.0, metavar="PERCENT", help="blend with the original")
     parser.add_argument(
         "--free-kspace",
