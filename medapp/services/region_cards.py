@@ -15,6 +15,7 @@ from medapp.training.tasks.task import DataFacts
 LIMITS = (
     "A segment_anything.Sam with its prompt encoder and mask decoder, but with medapp's own small convolutional image "
     "encoder at 256 px: no published SAM weights are in it, and what is said of SAM does not hold for it.",
+    "It wants its clicks and boxes drawn into SAM's mask input as well, which medapp does; other programs do not.",
     "Trained on a few hundred pictures: brain tissue in T1, sarcomas in CT, MR and PET, organs of one CT, nuclei, "
     "blood cells, skin lesions, cut-outs and made-up patches. Of other things it knows edges and little more.",
     "A large slice is seen at 256 px, so borders are coarse and small things vanish: zooming in does not help, the "
