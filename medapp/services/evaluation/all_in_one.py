@@ -98,7 +98,7 @@ def evaluate_all_in_one(
 def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     """What the card of an all-in-one model keeps, by modality; nothing for single-task models, whose cards say more."""
     kept = ("psnr_db", "ci95", "psnr_whole_db", "ssim", "rmse", "bias", "gain_db", "gain_ci95", "best_classical")
-    kept = (*kept, "over", "n_subjects", "n_slices", "unit")
+    kept = (*kept, "gain_inner_db", "gain_inner_ci95", "over", "n_subjects", "n_slices", "unit")
     figures: dict[str, Any] = {}
     for row in result["rows"]:
         if row["name"] == model_id and row["kind"] == "model" and not row["is_single"]:
@@ -115,7 +115,7 @@ def table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
         singles = [row for row in rows if row["is_single"] and row["kind"] == "model"]
         best = max(singles, key=lambda row: row["psnr_db"], default=None)
         head = ("method", "PSNR, dB", "95 %", "SSIM", f"RMSE, {first['unit']}", f"shift, {first['unit']}")
-        head += ("gain over the best classical, dB", "95 %")
+        head += ("gain over the best classical, dB", "95 %", "off the border, dB", "95 %")
         head += (f"against {best['name']}, dB", "95 %") if best else ()
         lines = []
         for row in rows:
@@ -123,6 +123,7 @@ def table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
             cells = [f"{row['name']}{kind}", number(row.get("psnr_db"), 2), interval(row.get("ci95"))]
             cells += [number(row.get("ssim"), 4), number(row.get("rmse"), 3), signed(row.get("bias"), 3)]
             cells += [signed(row.get("gain_db"), 2), interval(row.get("gain_ci95"))]
+            cells += [signed(row.get("gain_inner_db"), 2), interval(row.get("gain_inner_ci95"))]
             if best:
                 told = (row.get("over") or {}).get(best["name"])
                 cells += [signed(told[0] if told else None, 2), interval(told[1:] if told else None)]
