@@ -42,7 +42,7 @@ def _sentences(name: str, figures: Mapping[str, Any], unit: str) -> Iterator[str
 def _restored(name: str, figures: Mapping[str, Any], unit: str) -> str:
     """A condition of a restoration: the gain over the best rival, and what it does to levels and edges."""
     unit = str(figures.get("unit", unit))  # models of several kinds of scans have one each
-    condition, _, group = name.rpartition(", ")
+    condition, _, group = name.rpartition(", ") if ", " in name else (name, "", "")
     where = _GROUPS.get(group, f", {group}" if group else "")
     gain, rival = float(figures["gain_db"]), str(figures.get("best_classical", "the best filter"))
     text = (

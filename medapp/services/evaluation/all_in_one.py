@@ -22,6 +22,7 @@ from medapp.training.sources import MANIFEST
 TASK = ALL_IN_ONE
 SINGLE_TASKS = (CT_DENOISE, MR_SUPER_RESOLUTION, PET_SYNTHESIS)
 """Their first condition is what an all-in-one network is measured under."""
+KINDS = {"CT": "CT", "MR": "MR", "PT": "PET"}
 _QUICK_SLICES = 1
 
 
@@ -102,7 +103,7 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for row in result["rows"]:
         if row["name"] == model_id and row["kind"] == "model" and not row["is_single"]:
-            figures[f"{row['modality']}: {row['condition']}"] = {key: row[key] for key in kept if key in row}
+            figures[f"{KINDS[row['modality']]}: {row['condition']}"] = {key: row[key] for key in kept if key in row}
     return {"data_sha256": result["data_sha256"], **figures} if figures else {}
 
 
@@ -129,7 +130,7 @@ def table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
                 cells += [signed(told[0] if told else None, 2), interval(told[1:] if told else None)]
             lines.append(tuple(cells))
         who = f"{first['n_subjects']} patients, {first['n_slices']} slices"
-        blocks.append(Block(f"{modality}, {first['condition']} ({who})", head, tuple(lines)))
+        blocks.append(Block(f"{KINDS[modality]}, {first['condition']} ({who})", head, tuple(lines)))
     pairs = list(_pairs(result["rows"]))
     if pairs:
         head = ("modality", "model", "against", "difference, dB", "95 %")
@@ -151,7 +152,7 @@ def _pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
         for other in own[at + 1 :]:
             if other["modality"] == row["modality"]:
                 gain, *ends = row["over"][other["name"]]
-                yield row["modality"], row["name"], other["name"], signed(gain, 2), interval(ends)
+                yield KINDS[row["modality"]], row["name"], other["name"], signed(gain, 2), interval(ends)
 
 
 def _for(modality: str, single: Sequence[Card], several: Sequence[Card]) -> list[Card]:

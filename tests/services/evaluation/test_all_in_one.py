@@ -10,6 +10,7 @@ from medapp.errors import UsageError
 from medapp.networks.card import read_card
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
+from medapp.services.card_words import figures_in_words
 from medapp.services.evaluation.tasks import card_figures, evaluate, table
 from tests.services.evaluation.making import CT, MR, PET, make_model
 from tests.training.places import three_modalities
@@ -43,14 +44,21 @@ def test_each_modality_is_measured_as_its_single_task(measured):
 
 
 def test_the_table_tells_gains_and_single_models_and_the_card_keeps_them(measured):
-    _, _, result = measured
+    _, library, result = measured
     text = table(result, is_markdown=True)
     assert text.count("####") == 4
     assert "| CT | all | twin | +0.00 | 0.00 to 0.00 |" in text  # the same weights, and CT is all that the other takes
     assert text.count("| all | twin |") == 1
     assert "against alone, dB" in text
     figures = card_figures(result, "all")
-    assert set(figures) == {"data_sha256", "CT: dose 0.25, hann filter", "MR: x4", "PT: 0.1 of the counts"}
+    assert set(figures) == {"data_sha256", "CT: dose 0.25, hann filter", "MR: x4", "PET: 0.1 of the counts"}
+    card = replace(library.card("all"), figures=figures)
+    ct, mr, pet = figures_in_words(card)
+    assert "CT: dose 0.25, hann filter:" in ct
+    assert "HU" in ct
+    assert mr.startswith("MR: x4:")
+    assert "HU" not in mr
+    assert pet.startswith("PET: 0.1 of the counts:")
     assert card_figures(result, "alone") == {}  # its own task says more
 
 
