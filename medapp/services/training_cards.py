@@ -52,8 +52,10 @@ MATTING_LIMITS = (
 GUIDED_LIMITS = (
     "It starts from what it is told: a rough mask within a few percent of the crop of the truth, or a region, is "
     "brought to the edge; a box alone leaves it to guess, as a model without rough masks does.",
+    "Photographs of things with a sharp edge come out worse than closed form from a trimap of the same rough mask; see "
+    "the figures.",
     "A small model: it does not know anatomy. The crop is seen at {crop} px, so α is coarse on large things.",
-    "Rough masks in training were true ones with a moved border, regions of the region tree, and filled boxes; people "
+    "Rough masks in training were true ones with a moved border, regions of the region tree, and boxes; people "
     "err in other ways.",
     "Targets of lesions and tumours were hard masks with a blurred border; those of the other sources were soft.",
     "Outside a crop around one thing the masks mean nothing. Not a medical device.",
