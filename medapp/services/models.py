@@ -71,7 +71,12 @@ def list_models(request: ModelsRequest, workspace: Workspace, progress: Progress
         }
     )
     order = {"green": 0, "amber": 1, None: 1, "blocked": 2}
-    return tuple(sorted(rows, key=lambda row: (order[row["fit"]], row["kind"] == "filtered")))
+
+    def place(row: dict[str, Any]) -> tuple[int, bool, bool]:
+        """Of those that fit alike, one made for this kind of scan alone comes before one made for several."""
+        return order[row["fit"]], row["kind"] == "filtered", len(row["takes"]) > 1
+
+    return tuple(sorted(rows, key=place))
 
 
 def import_model(request: ImportModelRequest, workspace: Workspace, progress: Progress) -> str:
