@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medapp.errors import UsageError
+from medapp.networks.card import ROUGH_MASK
+from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
 from medapp.services.workspace import Workspace
 
@@ -17,7 +19,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``matte`` to the command line."""
     parser = subparsers.add_parser("matte", help="propose masks, their disagreement and an alpha for one slice")
     parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument("--model", metavar="ID", help="a model that serves matting; default: the first of the library")
+    parser.add_argument(
+        "--model", metavar="ID", help="a model that serves matting; default: the first that fits what is given"
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--box", type=_numbers(4), metavar="X0,Y0,X1,Y1", help="pixels of the slice")
     where.add_argument("--point", type=_numbers(2), metavar="X,Y", help="a click, in pixels of the slice")
@@ -43,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("A box, a click or a rough mask is needed.", "--box X0,Y0,X1,Y1, --point X,Y or --mask FILE")
     workspace = Workspace()
     try:
-        model_id = arguments.model or _first(workspace)
+        model_id = arguments.model or _first(workspace.library, arguments.mask is not None)
         result = matte_file(
             arguments.file,
             arguments.out,
@@ -65,11 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _first(workspace: Workspace) -> str:
-    for card in workspace.library.list():
-        if card.serves == "matting" and not workspace.library.is_successor(card):
-            return card.id
-    raise UsageError("There is no matting model in the library.", "Import one, or name it with --model.")
+def _first(library: ModelLibrary, has_mask: bool) -> str:
+    """The first matting model that starts from what there is: a rough mask, or a box or click."""
+    cards = [card for card in library.list() if card.serves == "matting" and not library.is_successor(card)]
+    if not cards:
+        raise UsageError("There is no matting model in the library.", "Import one, or name it with --model.")
+    return next((card for card in cards if (ROUGH_MASK in card.inputs) == has_mask), cards[0]).id
 
 
 def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:

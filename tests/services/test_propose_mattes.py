@@ -8,7 +8,9 @@ from PIL import Image
 
 from medapp import paths
 from medapp.cli.main import main
+from medapp.cli.matte import _first
 from medapp.jobs.worker import run
+from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
 from medapp.requests import Done, ImportRequest, MattingRequest, ModelsRequest, Refused, Stopped
 from medapp.scan.phantom_files import write_series
@@ -150,3 +152,11 @@ def test_without_a_window_a_mask_file_is_enough(workspace, guided, tmp_path, cap
     Image.fromarray(np.eye(9, dtype=np.uint8)).save(tmp_path / "small.png")
     assert main([*command, "--mask", str(tmp_path / "small.png")]) == 2
     assert "another size" in capsys.readouterr().err
+
+
+def test_without_a_name_the_model_is_one_that_starts_from_what_is_given(tmp_path):
+    keep_toy_matting(tmp_path, "a-guided", config={"input_channels": 2}, inputs=("rough_mask",))
+    assert _first(ModelLibrary(tmp_path, tmp_path), False) == "a-guided"  # better than none
+    keep_toy_matting(tmp_path, "b-plain")
+    assert _first(ModelLibrary(tmp_path, tmp_path), False) == "b-plain"
+    assert _first(ModelLibrary(tmp_path, tmp_path), True) == "a-guided"
