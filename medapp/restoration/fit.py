@@ -14,7 +14,7 @@ SMALLEST_SIDE_PX = 16
 """Of slices that come onto a finer grid: below it there is hardly a frequency to go on from."""
 LARGEST_SIDE_PX = 8192
 """Of slices on a finer grid."""
-_KINDS = {"SM": "slides (SM)", "GM": "microscopy (GM)"}
+_KINDS = {"SM": "slides (SM)", "GM": "microscopy (GM)", "ES": "endoscopy (ES)"}
 _SILENT = {"OT", "SC"}
 """Codes of colour pictures that say nothing about what they show."""
 

@@ -78,7 +78,7 @@ def test_equals_the_published_network_on_deterministic_weights(channels, dtype):
     made = network(image, count=8, noise=noise)
 
     def equals(found, expected):
-        assert found == pytest.approx(expected, abs=1e-5)
+        assert found == pytest.approx(expected, abs=1e-5, rel=1e-5)  # processors round float32 differently
 
     equals(unet.prior.conv_layer.bias.tolist(), (-0.002979, -0.035194, -0.038268, -0.040451))
     equals(_told(features, features[0, 1]), golden["features"])

@@ -148,7 +148,8 @@ def test_depth_models_are_listed_as_such(workspace, opened, model):
     project, series = opened
     rows = run(ModelsRequest(project, series), workspace, Progress()).result
     row = next(row for row in rows if row["id"] == model)
-    assert (row["serves"], row["fit"]) == ("depth", "green")
+    assert (row["serves"], row["fit"]) == ("depth", "amber")  # a PNG does not say that it is of an endoscope
+    assert "this picture does not say what it is" in row["reason"]
 
 
 def test_the_command_writes_depth_uncertainty_and_a_picture(frame, model, tmp_path, capsys):
