@@ -71,4 +71,5 @@ def test_keys_walk_through_the_models_and_a_button_takes_one(window, tmp_path, q
     QTest.mouseClick(panel.use, Qt.MouseButton.LeftButton)
     assert window.restoring.model_id == "toy-restore-rwkv"
     assert not panel.use.isEnabled()
+    assert panel.use.text() == "Chosen for restoring"
     assert "Not measured on held-out patients" in panel.text

@@ -92,7 +92,9 @@ class ModelPanel(QWidget):
         self._reason.setVisible(bool(model.get("reason")))
         is_restorer = model.get("serves") == "restoration"
         self.use.setVisible(is_restorer)
-        self.use.setEnabled(fit in ("green", "amber") and model_id != self._restoring.model_id)
+        is_chosen = model_id == self._restoring.model_id
+        self.use.setText("Chosen for restoring" if is_chosen else "Use for restoring")
+        self.use.setEnabled(fit in ("green", "amber") and not is_chosen)
         while self._parts.count():
             old = self._parts.takeAt(0).widget()
             if old is not None:
@@ -193,6 +195,6 @@ def _taken(intake: Mapping[str, Any]) -> str:
     modality, unit = str(intake["modality"]), str(intake["unit"])
     if modality == "ES":
         return "colour frames of endoscopes"
-    kind = {"PT": "PET"}.get(modality, modality)
+    kind = {"PT": "PET", "SM": "slides (SM)", "GM": "microscopy (GM)"}.get(modality, modality)
     finer = f" (pixels {intake['scale']} times finer)" if int(intake.get("scale") or 1) > 1 else ""
     return f"{kind} in {unit}{finer}" if unit in ("HU", "SUV") else f"{kind}{finer}"
