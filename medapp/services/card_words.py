@@ -9,6 +9,8 @@ from medapp.networks.card import Card
 
 MOST = 8
 """Sentences a model; the rest stands in docs/models.md."""
+ROUGH = ", rough mask"
+"""Ends the name of what was measured with a rough mask given."""
 _GROUPS = {"clean": "", "noisy reference": ", on scans that are noisy themselves"}
 _TOLD_UNITS = ("HU", "SUV", "grey levels")
 
@@ -20,10 +22,18 @@ def figures_in_words(card: Card) -> tuple[str, ...]:
     with the 95 % interval, and on how many patients. Loads no torch.
     """
     told: list[str] = []
-    for name, figures in card.figures.items():
+    for name, figures in _in_order(card.figures):
         if isinstance(figures, Mapping):
             told += _sentences(name, figures, str(card.figures.get("unit", "")))
     return tuple(told[:MOST])
+
+
+def _in_order(figures: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """As the card has them; a model that starts from rough masks is told by these first, then by all with a box."""
+    rows = list(figures.items())
+    if not any(name.endswith(ROUGH) for name, _ in rows):
+        return rows
+    return sorted(rows, key=lambda row: (not row[0].endswith(ROUGH), row[0] != "all"))
 
 
 def _sentences(name: str, figures: Mapping[str, Any], unit: str) -> Iterator[str]:
@@ -88,7 +98,9 @@ def _matted(source: str, figures: Mapping[str, Any]) -> str:
     if below < 0 and isinstance(interval, list | tuple):
         interval = [-interval[1], -interval[0]]
     side = "below" if below >= 0 else "above"
+    source, _, given = source.partition(ROUGH[:2])
     what = "All of them" if source == "all" else f"{source[:1].upper()}{source[1:]}"
+    what += f", told a {given}" if given else ", told a box"
     return f"{what}: error {abs(below):.0f} % {side} closed form{_interval(interval, '%', 0)}{_patients(figures)}."
 
 

@@ -43,6 +43,9 @@ def test_figures_are_told_against_what_one_would_otherwise_use(panel):
     panel.show_model("ct-denoise-rat")
     assert "dB above non-local means (95 %: " in panel.text.replace("\N{NO-BREAK SPACE}", " ")
     assert "7 patients" in panel.text
+    panel.show_model("guided-matting")
+    assert "Tumour, told a rough mask: error" in panel.text
+    assert "All of them, told a box: error" in panel.text
     panel.show_model("depth-pddm-style")
     assert "below the better plain fill at 5 to 1,000 points" in panel.text
     assert not panel.use.isVisible()  # it restores nothing
