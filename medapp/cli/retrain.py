@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from medapp.cli.train import stoppable
 from medapp.errors import UsageError
 from medapp.jobs.worker import run as run_request
 from medapp.progress import Progress, ProgressEvent
@@ -138,19 +137,8 @@ def _aligned(table: list[list[str]]) -> list[str]:
 
 def _ask(request: Request, workspace: Workspace) -> Done | Stopped | Refused | Crashed:
     """Run it; Ctrl+C stops politely, so that a run can go on."""
-    stop = threading.Event()
-
-    def stop_politely(*_: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt  # asked twice
-        stop.set()
-
-    before = {number: signal.signal(number, stop_politely) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        return run_request(request, workspace, Progress(_Phases(), stop.is_set))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with stoppable() as is_stopped:
+        return run_request(request, workspace, Progress(_Phases(), is_stopped))
 
 
 class _Phases:

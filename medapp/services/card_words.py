@@ -10,7 +10,7 @@ from medapp.networks.card import Card
 MOST = 8
 """Sentences a model; the rest stands in docs/models.md."""
 ROUGH = ", rough mask"
-"""Ends the name of what was measured with a rough mask given."""
+"""Behind a source or a model's id: told the very disturbed masks whose trimaps closed form is told."""
 _GROUPS = {"clean": "", "noisy reference": ", on scans that are noisy themselves"}
 _TOLD_UNITS = ("HU", "SUV", "grey levels")
 
@@ -98,9 +98,10 @@ def _matted(source: str, figures: Mapping[str, Any]) -> str:
     if below < 0 and isinstance(interval, list | tuple):
         interval = [-interval[1], -interval[0]]
     side = "below" if below >= 0 else "above"
-    source, _, given = source.partition(ROUGH[:2])
+    given = "rough mask" if source.endswith(ROUGH) else "box"
+    source = source.removesuffix(ROUGH)
     what = "All of them" if source == "all" else f"{source[:1].upper()}{source[1:]}"
-    what += f", told a {given}" if given else ", told a box"
+    what += f", told a {given}"
     return f"{what}: error {abs(below):.0f} % {side} closed form{_interval(interval, '%', 0)}{_patients(figures)}."
 
 

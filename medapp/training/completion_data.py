@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from medapp.networks.blocks.depth_prior import local_prior
 from medapp.scan.depth import read_depth
 from medapp.scan.depth_scale import DepthScale, parse_scale
 from medapp.scan.reading import read_scan
+from medapp.training.sources import manifest_rows
 
 _DEPTH_END = "_depth.png"
 PATTERNS = ("uniform", "grid", "keypoints", "lines", "half")
@@ -82,13 +82,7 @@ def manifest_depth(data_dir: Path, kind: str, may_be_none: bool = False) -> list
     Raises:
         TrainingError: The folder has no manifest, or no depth map of that kind unless there ``may_be_none``.
     """
-    try:
-        with (data_dir / "MANIFEST.csv").open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["kind"] == kind and row["path"].endswith(_DEPTH_END)]
-    except OSError as error:
-        raise TrainingError(
-            "The data folder has no MANIFEST.csv", "Set MEDAPP_SHARED to the folder that holds data/, or use --data"
-        ) from error
+    rows = [row for row in manifest_rows(data_dir) if row["kind"] == kind and row["path"].endswith(_DEPTH_END)]
     if not rows and not may_be_none:
         raise TrainingError(f"There are no depth maps for {kind} in this folder.", "Files end in _depth.png.")
     return sorted(rows, key=lambda row: row["path"])

@@ -5,7 +5,6 @@ Every source becomes a ``Specimen``: a picture, grey or in colour, and how much 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from medapp.progress import Progress
 from medapp.scan.raster import raster_scan
 from medapp.scan.reading import read_all
 from medapp.scan.scan import Scan
+from medapp.training.sources import manifest_rows
 
 _log = logging.getLogger(__name__)
 
@@ -88,13 +88,7 @@ def load_matting_data(data_dir: Path, kind: str, progress: Progress) -> MattingD
         TrainingError: The folder has no manifest, or nothing of this kind.
         Cancelled: The user stopped it.
     """
-    try:
-        with (data_dir / "MANIFEST.csv").open(newline="", encoding="utf-8") as file:
-            rows = {row["path"]: row for row in csv.DictReader(file) if row["kind"] == kind}
-    except OSError as error:
-        raise TrainingError(
-            "The data folder has no MANIFEST.csv", "Set MEDAPP_SHARED to the folder that holds data/, or use --data"
-        ) from error
+    rows = {row["path"]: row for row in manifest_rows(data_dir) if row["kind"] == kind}
     found: dict[str, list[Specimen]] = {source: [] for source in SOURCES}
     backdrops: list[NDArray[np.float32]] = []
     used: list[str] = []

@@ -5,7 +5,6 @@ For training and for measuring alike. Nothing of ``polyp/`` is read for training
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from medapp.scan.intensity import starting_window
 from medapp.scan.raster import raster_scan
 from medapp.scan.reading import read_all
 from medapp.scan.scan import Scan, Window
+from medapp.training.sources import manifest_rows
 from medapp.training.splits import patient_of
 
 _log = logging.getLogger(__name__)
@@ -101,13 +101,7 @@ def load_region_data(data_dir: Path, kind: str, progress: Progress) -> RegionDat
         TrainingError: The folder has no manifest, or nothing of this kind.
         Cancelled: The user stopped it.
     """
-    try:
-        with (data_dir / "MANIFEST.csv").open(newline="", encoding="utf-8") as file:
-            rows = {row["path"]: row for row in csv.DictReader(file) if row["kind"] == kind}
-    except OSError as error:
-        raise TrainingError(
-            "The data folder has no MANIFEST.csv", "Set MEDAPP_SHARED to the folder that holds data/, or use --data"
-        ) from error
+    rows = {row["path"]: row for row in manifest_rows(data_dir) if row["kind"] == kind}
     found: dict[str, list[RegionPicture]] = {}
     used: list[str] = []
     progress.start(len(rows), "files", "reading outlines")

@@ -218,17 +218,26 @@ def read_rows(place: Path) -> list[dict[str, str]]:
     Raises:
         TrainingError: It is missing, or has no column ``path``, ``modality``, ``kind`` or ``notes``.
     """
+    rows = manifest_rows(place)
+    if any(row.get(key) is None for row in rows for key in ("path", "modality", "kind", "notes")):
+        raise TrainingError("MANIFEST.csv lacks path, modality, kind or notes", "Compare it with the shared data's")
+    return sorted(rows, key=lambda row: row["path"])
+
+
+def manifest_rows(place: Path) -> list[dict[str, str]]:
+    """The rows of ``MANIFEST.csv`` as they stand, whatever its columns.
+
+    Raises:
+        TrainingError: It is missing or cannot be read.
+    """
     try:
         with (place / MANIFEST).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TrainingError(
             "The data folder has no MANIFEST.csv that can be read",
             "Set MEDAPP_SHARED to the folder that holds data/, or use --data",
         ) from error
-    if any(row.get(key) is None for row in rows for key in ("path", "modality", "kind", "notes")):
-        raise TrainingError("MANIFEST.csv lacks path, modality, kind or notes", "Compare it with the shared data's")
-    return sorted(rows, key=lambda row: row["path"])
 
 
 def modality_of(words: str) -> tuple[str | None, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 import re
@@ -21,6 +20,7 @@ from medapp.progress import Progress
 from medapp.scan.raster import raster_scan
 from medapp.scan.reading import read_all
 from medapp.scan.scan import Scan, Window
+from medapp.training.sources import manifest_rows
 
 _log = logging.getLogger(__name__)
 _Entry = TypeVar("_Entry")
@@ -73,13 +73,7 @@ def held_out_cases(data_dir: Path, progress: Progress, per_source: int = PER_SOU
         TrainingError: The folder has no manifest, or no such rows.
         Cancelled: The user stopped it.
     """
-    try:
-        with (data_dir / "MANIFEST.csv").open(newline="", encoding="utf-8") as file:
-            rows = {row["path"]: row for row in csv.DictReader(file) if row["kind"] == "val"}
-    except OSError as error:
-        raise TrainingError(
-            "The data folder has no MANIFEST.csv", "Set MEDAPP_SHARED to the folder that holds data/, or use --data"
-        ) from error
+    rows = {row["path"]: row for row in manifest_rows(data_dir) if row["kind"] == "val"}
     found: dict[str, list[MatteCase]] = {source: [] for source in SOURCES}
     progress.start(len(rows), "files", "reading mattes")
     for path in sorted(rows):

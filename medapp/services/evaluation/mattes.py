@@ -20,6 +20,7 @@ from medapp.matting.metrics import best_dice, compare_mattes, energy_distance, e
 from medapp.matting.proposer import MattingProposal, MattingProposer
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
+from medapp.services.card_words import ROUGH
 from medapp.services.evaluation.figures import (
     MATTING_ERRORS,
     METRICS,
@@ -40,8 +41,6 @@ DISTURBED_BY_PX = (2.0, 4.0, 6.0)
 """Each case has closed form start from a mask disturbed by each of these; their errors are averaged."""
 CLOSED_FORM = "closed form"
 ROUGH_MASK = "disturbed mask"
-TOLD_ROUGH = ", rough mask"
-"""Behind a model's id: the row in which it is told the very disturbed masks whose trimaps closed form is told."""
 _BOX_ERROR = 0.05
 _BEYOND_PX = 4
 _MASKS = 8
@@ -183,7 +182,7 @@ def evaluate_mattes(
             seconds = time.perf_counter() - since
             found[name] = {**_of_proposal(proposal, case, crop), "seconds": seconds}
             if proposer.takes_rough_mask:
-                found[name + TOLD_ROUGH] = measure_guided_matte(proposer, case)
+                found[name + ROUGH] = measure_guided_matte(proposer, case)
         measured.append(found)
         progress.step()
     rows: list[dict[str, Any]] = []
@@ -192,8 +191,7 @@ def evaluate_mattes(
         if members:
             of_source, patients = [measured[i] for i in members], [cases[i].patient for i in members]
             rows += [
-                _row(source, name, of_source, patients, name.removesuffix(TOLD_ROUGH) in proposers)
-                for name in of_source[0]
+                _row(source, name, of_source, patients, name.removesuffix(ROUGH) in proposers) for name in of_source[0]
             ]
     return {
         "task": TASK,
@@ -215,7 +213,7 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
         "data_sha256": result["data_sha256"],
     }
     for row in result["rows"]:
-        if row["name"] in (model_id, model_id + TOLD_ROUGH):
+        if row["name"] in (model_id, model_id + ROUGH):
             kept = {key: value for key, value in row.items() if key not in ("name", "kind", "source")}
             figures[row["source"] + row["name"].removeprefix(model_id)] = kept
     return figures
