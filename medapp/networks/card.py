@@ -28,6 +28,8 @@ ALL_IN_ONE = "all-in-one"
 """The task of one network for several kinds of scans; of MR it does what ``MR_SUPER_RESOLUTION`` says."""
 OF_AN_INTAKE = ("scale", "spacing_mm", "extent_mm", "min_side_px")
 """Entries of a card that one kind of scan may have of its own."""
+FIRST_FILTERS = ("nlm", "tv")
+"""Classical filters that may begin what a network for ``MR_SUPER_RESOLUTION`` goes on with."""
 PET_SYNTHESIS = "pet-synthesis"
 """The task whose results are called Synthetic PET."""
 MAX_BYTES = 1_000_000
@@ -51,6 +53,8 @@ class Intake:
             clipped or held back, and a slice without spread passes unchanged.
         scale, spacing_mm, extent_mm, min_side_px: Where this kind of scan differs from what the card says for all of
             them; None = it does not.
+        first_filter: One of ``FIRST_FILTERS``: on the finer grid it takes turns with the measured k-space before the
+            network sees the slice; None = the network sees the zero-filled slice.
     """
 
     modality: str
@@ -63,6 +67,7 @@ class Intake:
     spacing_mm: tuple[float, float] | None = None
     extent_mm: float | None = None
     min_side_px: int | None = None
+    first_filter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ class Card:
         """Readable JSON text; ``parse_card`` reads it back."""
         entries = asdict(self)
         for intake in entries["takes"]:
-            for key in [key for key in OF_AN_INTAKE if intake[key] is None]:
+            for key in [key for key in (*OF_AN_INTAKE, "first_filter") if intake[key] is None]:
                 del intake[key]
         return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
 
@@ -321,6 +326,8 @@ def _intake_problem(takes: Any, may_be_empty: bool) -> str:
             return "the 'limits' of what it takes must be fixed or percentiles"
         if intake.get("limits") == "percentiles" and intake.get("curve") == "log":
             return "'limits' in percentiles go with a linear 'curve' only"
+        if intake.get("first_filter") not in (None, *FIRST_FILTERS):
+            return f"'first_filter' must be one of {', '.join(FIRST_FILTERS)}"
     if len({intake["modality"] for intake in takes}) < len(takes):
         return "'takes' names a modality twice"
     return ""

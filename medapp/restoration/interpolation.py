@@ -141,6 +141,24 @@ def filtered(
     return made
 
 
+def first_filtered(filled: NDArray[np.float32], factor: int, key: str | None) -> NDArray[np.float32]:
+    """What a network goes on with: the slice after a filter took turns with its measured frequencies.
+
+    Args:
+        filled: ``(Y, X)``, zero-filled by ``factor``; voxels that are not finite stay as they are.
+        factor: 2 or 4.
+        key: Of ``card.FIRST_FILTERS``; None or empty gives the slice itself.
+    """
+    if not key:
+        return filled
+    is_gap = ~np.isfinite(filled)
+    if is_gap.all():
+        return filled
+    whole = np.where(is_gap, filled[~is_gap].min(), filled).astype(np.float32)
+    made = filtered(whole, factor, FILTERS[key][1], TUNED[key, factor, True], keeps_measured=True)
+    return np.where(is_gap, filled, made).astype(np.float32)
+
+
 def _nlm(image: NDArray[np.float32], strength: float) -> NDArray:
     from skimage.restoration import denoise_nl_means  # takes a second to load, which networks must not wait for
 

@@ -20,6 +20,7 @@ from medapp.networks.routing import RouterChoice, averaged, record_routing
 from medapp.progress import Progress
 from medapp.restoration.blending import around_gaps, as_seen, part_of_change, typed
 from medapp.restoration.fit import Fit, ScanFacts, fit_card
+from medapp.restoration.interpolation import first_filtered
 from medapp.restoration.kspace import keep_measured, onto_finer_grid
 from medapp.restoration.ranges import from_network, own_intake, to_network
 from medapp.restoration.shared_pools import POOLED, SharedPools
@@ -256,10 +257,11 @@ class NetworkRestorer(Restorer):
             wanted = "volumes" if card.dims == 3 else "colour images" if card.channels == 3 else "grey slices"
             raise UnsuitableModelError(f"This model takes {wanted} only.", "Choose another model.")
         before = around_gaps(values, self.grid.linear, self.grid) if self._enlarges else values
-        intake = own_intake(self.intake, values)
+        seen = first_filtered(values, card.scale, self.intake.first_filter) if self.fills else values
+        intake = own_intake(self.intake, seen)
         if intake is None:
             return Restored(before.copy(), int(np.count_nonzero(~np.isfinite(before))))
-        image, is_outside = self._entering(values, intake)
+        image, is_outside = self._entering(seen, intake)
         if image.ndim == 3:
             image = np.ascontiguousarray(image.transpose(2, 0, 1))  # (3, H, W)
         enlarged = card.scale if self._enlarges else 1

@@ -53,6 +53,7 @@ def _intake(recipe: AllInOneRecipe, modality: str, data: DataFacts, several: boo
         spacing_mm=data.spacing_mm if several else None,
         extent_mm=data.extent_mm,
         min_side_px=LEAST_SIDE_PX[modality],
+        first_filter=part.first_filter or None,
     )
 
 

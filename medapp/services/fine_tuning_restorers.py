@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from medapp.networks.card import Card, Intake
 from medapp.networks.library import LoadedModel
 from medapp.networks.registry import build_network
 from medapp.progress import Progress
+from medapp.restoration.interpolation import first_filtered
 from medapp.restoration.metrics import judging_of
 from medapp.restoration.restorer import NetworkRestorer
 from medapp.services.evaluation.measuring import measure_restoration, regions_of
@@ -182,13 +184,19 @@ def _entries(slices: Sequence[ReferenceSlice], card: Card, intake: Intake, progr
     for one in slices:
         progress.step(note="gathering")
         try:
-            versions = [degrade(card.degradation, one.values, one.spacing_mm, seed) for seed in range(count)]
+            versions = [_degraded(card.degradation, one, seed, intake) for seed in range(count)]
         except TrainingError as error:
             _log.warning("a slice was left out: %s", error.message)
             continue
         pairs = tuple(_native(version, one.values, intake) for version in versions)
         made.append(Entry(one.patient, pairs, judging_of(one.values, intake.modality).body, one.mattes))
     return made
+
+
+def _degraded(parameters: Mapping[str, Any], one: ReferenceSlice, seed: int, intake: Intake) -> NDArray[np.float32]:
+    """What the network is shown of a slice in training."""
+    degraded = degrade(parameters, one.values, one.spacing_mm, seed)
+    return first_filtered(degraded, int(parameters.get("factor", 1)), intake.first_filter)
 
 
 def _native(
@@ -216,9 +224,7 @@ def _condition(card: Card, number: int) -> dict[str, object]:
 def _tuning(slices: Sequence[ReferenceSlice], card: Card, intake: Intake) -> list[TuningPair]:
     pairs = []
     for number, one in enumerate(slices[i] for i in spread(range(len(slices)), _APART_SLICES)):
-        degraded, reference = _native(
-            degrade(_condition(card, number), one.values, one.spacing_mm, number), one.values, intake
-        )
+        degraded, reference = _native(_degraded(_condition(card, number), one, number, intake), one.values, intake)
         judging = judging_of(one.values, intake.modality)
         rows, columns = np.nonzero(judging.body)
         middle = (int(rows.mean()), int(columns.mean())) if rows.size else tuple(n // 2 for n in one.values.shape)

@@ -154,7 +154,16 @@ def _restoration(recipe: RestorationRecipe, common: Card) -> Card:
             common,
             name=recipe.title or f"MR super-resolution x{recipe.factor}",
             region_engine=region_engine,
-            takes=(Intake("MR", "arbitrary", recipe.value_range, recipe.network_range, limits=recipe.limits),),
+            takes=(
+                Intake(
+                    "MR",
+                    "arbitrary",
+                    recipe.value_range,
+                    recipe.network_range,
+                    limits=recipe.limits,
+                    first_filter=recipe.first_filter or None,
+                ),
+            ),
             scale=recipe.factor,
             degradation={"kind": "mr-kspace", "factor": recipe.factor},
             limits=MR_LIMITS,

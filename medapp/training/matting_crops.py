@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medapp.training.matting_data import LUMINANCE, MattingData, Specimen
+from medapp.training.matting_data import LUMINANCE, TISSUES, MattingData, Specimen
 from medapp.training.rough_masks import RoughPlan, Span, drawn_picture
 
-SOFT = ("cut-out", "vessels", "brain")
+SOFT = ("cut-out", "vessels", *TISSUES)
 """Sources whose alpha is soft already; labels of all others are hard, and their border is blurred."""
+NEVER_BOXED = ("grey matter",)
+"""White matter has the same box: what a box alone means would be a toss-up."""
 _EDGE, _INSIDE = 0.1, 0.5
 _UPRIGHT = np.pi / 12
 _MARGIN_PX = 3
@@ -74,7 +76,7 @@ class MattingCrops:
         image = self._in_channels(_cut(specimen.image, place, side, "nearest"))
         if source not in SOFT:
             alpha = ndimage.gaussian_filter(alpha, side * random.uniform(*self._plan.softness))
-        elif source == "brain":  # posteriors are smoother than what tissue a pixel holds
+        elif source in TISSUES:  # posteriors are smoother than what tissue a pixel holds
             alpha = ndimage.gaussian_filter(alpha, side * random.uniform(0.0, self._plan.softness[1]))
         elif source == "cut-out":
             if random.random() < 0.3:
@@ -83,7 +85,8 @@ class MattingCrops:
         shown, alpha = _shaded(image, self._plan, random), np.clip(alpha, 0, 1).astype(np.float32)
         if self._plan.rough.shares:
             around = self._span(specimen, (source, index), place)
-            told = drawn_picture(self._plan.rough, alpha >= _INSIDE, around, shown, random)
+            plan = self._plan.rough.without_box() if source in NEVER_BOXED else self._plan.rough
+            told = drawn_picture(plan, alpha >= _INSIDE, around, shown, random)
             shown = np.concatenate([shown, told[..., None]], axis=2)
         return shown, alpha
 

@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,10 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 LARGEST_PX = 128
 LEAST_AREA_PX = 40
 SLICES_A_VOLUME = 10
-WHITE_MATTER = 3
-SOURCES = ("cut-out", "skin", "vessels", "brain", "tumour")
+GREY_MATTER, WHITE_MATTER = 2, 3
+SOURCES = ("cut-out", "skin", "vessels", "brain", "tumour", "grey matter")
+"""``brain`` is its white matter; grey matter has the same box."""
+TISSUES = ("brain", "grey matter")
 OBSERVERS = ("1stHO", "2ndHO")
 _WINDOW_PX, _IN_WINDOW_PX, _STEP_PX = 336, 160, 120  # of the vessels: what is seen, what is meant, and the next one
 _LEAST_VESSELS = 0.05
@@ -129,15 +132,20 @@ def _read(
     pairs: tuple[tuple[str, str, str, Callable[[NDArray], NDArray], str], ...] = (
         ("skin_or_endoscopy/isic/", ".jpg", "_mask.png", _is_set, "skin"),
         ("mri/ptbp_t1/", "_t1.nii.gz", "_tissue.nii.gz", _is_white_matter, "brain"),
+        ("mri/ptbp_t1/", "_t1.nii.gz", "_tissue.nii.gz", _is_grey_matter, "grey matter"),
         ("ct/sts/", "_ct.nii.gz", "_gtv.nii.gz", _is_set, "tumour"),
         ("mri/sts/", "_t1.nii.gz", "_gtv.nii.gz", _is_set, "tumour"),
         ("pet/sts/", "_pet.nii.gz", "_gtv.nii.gz", _is_set, "tumour"),
     )
-    for folder, ending, of_mask, belongs, source in pairs:
-        mask_path = path.removesuffix(ending) + of_mask
-        if path.startswith(folder) and path.endswith(ending) and mask_path in rows:
-            scan, mask = (read_all(data_dir / name)[0] for name in (path, mask_path))
-            return _slices(scan, mask, belongs, source, path), None, [path, mask_path]
+    fitting = [
+        (path.removesuffix(ending) + of_mask, belongs, source)
+        for folder, ending, of_mask, belongs, source in pairs
+        if path.startswith(folder) and path.endswith(ending)
+    ]
+    if fitting and (mask_path := fitting[0][0]) in rows:
+        scan, mask = (read_all(data_dir / name)[0] for name in (path, mask_path))
+        things = [_slices(scan, mask, belongs, source, path) for _, belongs, source in fitting]
+        return list(chain.from_iterable(things)), None, [path, mask_path]
     if path.startswith("ct/tcga_luad/"):
         scan = read_all(data_dir / path, "CT")[0]
         values = np.clip((scan.slice_values(scan.shape[0] // 2) + 700) / 1100, 0, 1)
@@ -178,12 +186,12 @@ def _vessels(
 def _slices(scan: Scan, mask: Scan, belongs: Callable[[NDArray], NDArray], source: str, path: str) -> list[Specimen]:
     made: list[Specimen] = []
     areas = [int(np.count_nonzero(belongs(_grey_slice(mask, z)))) for z in range(scan.shape[0])]
-    least = max(LEAST_AREA_PX, _LEAST_OF_BRAIN * max(areas)) if source == "brain" else LEAST_AREA_PX
+    least = max(LEAST_AREA_PX, _LEAST_OF_BRAIN * max(areas)) if source in TISSUES else LEAST_AREA_PX
     wanted = [z for z, area in enumerate(areas) if area >= least]  # a brain's first and last slices are crumbs
     for z in wanted[:: max(1, len(wanted) // SLICES_A_VOLUME)]:
         shown = _picture(scan, z)
         alpha = belongs(_grey_slice(mask, z)).astype(np.float32)
-        if source == "brain":  # two by two millimetres: the share of each pixel is exact
+        if source in TISSUES:  # two by two millimetres: the share of each pixel is exact
             bare = _halved(_of_brain(_grey_slice(mask, z) > 0) * shown)
             shown, alpha = _halved(shown), _halved(alpha)
             made += _specimen(source, f"{path} {z}, brain alone", bare, alpha, margin=0.7)
@@ -253,6 +261,10 @@ def _is_set(values: NDArray) -> NDArray[np.bool_]:
 
 def _is_white_matter(values: NDArray) -> NDArray[np.bool_]:
     return np.asarray(np.rint(values) == WHITE_MATTER)
+
+
+def _is_grey_matter(values: NDArray) -> NDArray[np.bool_]:
+    return np.asarray(np.rint(values) == GREY_MATTER)
 
 
 def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medapp.errors import TrainingError, WeightsError
+from medapp.networks.card import FIRST_FILTERS
 from medapp.networks.registry import architecture
 from medapp.training.rough_masks import RoughPlan
 from medapp.training.splits import split_by_patient
@@ -158,6 +159,8 @@ class RestorationRecipe(Recipe):
         network_range: What the network sees for that range; the map is linear.
         limits: ``fixed``, or ``percentiles``: of each degraded slice, 0.5 and 99.5 % stand for 0 and 1000.
         factor: Of super-resolution.
+        first_filter: ``nlm`` or ``tv``: takes turns with the measured k-space before the network sees the slice; empty
+            = the network sees the zero-filled slice.
         noise_sigma: Noise levels ``(low, high)`` in native units, drawn uniformly in their logarithm, so that light
             noise is trained as much as heavy.
         doses: Fractions of the full dose ``(low, high)`` at which noise is simulated before it is scaled to a level.
@@ -175,6 +178,7 @@ class RestorationRecipe(Recipe):
     network_range: tuple[float, float] = (-8.0, 24.0)
     limits: Literal["fixed", "percentiles"] = "fixed"
     factor: int = 1
+    first_filter: str = ""
     noise_sigma: tuple[float, float] = (4.0, 120.0)
     doses: tuple[float, float] = (0.05, 1.0)
     noise_fields: int = 3
@@ -204,6 +208,8 @@ class RestorationRecipe(Recipe):
             return "limits is fixed or percentiles"
         if self.task == "mr-super-resolution" and self.factor not in (2, 3, 4):
             return "factor is 2, 3 or 4"
+        if self.first_filter and (self.first_filter not in FIRST_FILTERS or self.factor not in (2, 4)):
+            return f"first_filter is one of {', '.join(FIRST_FILTERS)}, with a factor of 2 or 4"
         return super().problem()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,11 @@ class RoughPlan:
 
     shares: Mapping[str, float] = field(default_factory=dict)
     px: tuple[float, float] = (0.5, 7.5)
+
+    def without_box(self) -> RoughPlan:
+        """The same, but a box alone is never drawn; disturbed masks where nothing else is planned."""
+        shares = {kind: share for kind, share in self.shares.items() if kind != "box"}
+        return replace(self, shares=shares if sum(shares.values()) > 0 else {"disturbed": 1.0})
 
     def problem(self) -> str:
         """What cannot work, in words; empty when all can."""

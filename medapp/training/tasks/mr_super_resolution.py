@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 
 from medapp.errors import TrainingError
 from medapp.progress import Progress
+from medapp.restoration.interpolation import first_filtered
 from medapp.training.leakage import check
 from medapp.training.patches import Cropper, PatchSet, StoredSlice
 from medapp.training.recipe import Recipe, RestorationRecipe
@@ -58,6 +60,8 @@ def mr_task(
     stored = PatchSet.build(references, cache, progress)
     large = _thinned(stored).chosen(lambda entry: len(entry.shape) == 2 and min(entry.shape) >= _LEAST_SIDE_PX)
     patches = large.degraded({"kind": "mr-kspace", "factor": recipe.factor}, progress)
+    if recipe.first_filter:  # its measured frequencies are still those of the zero-filled slice
+        patches = patches.derived("degraded", f"{recipe.first_filter} x{recipe.factor}", _filtered(recipe), progress)
     limits = {entry.sha256: percentile_limits(entry.layer("degraded")[0]) for entry in patches.slices}
     usable = patches.chosen(lambda entry: has_tissue(entry.layer("degraded")[0], limits[entry.sha256]))
     kept = usable.of_patients(trained.patients)
@@ -117,6 +121,10 @@ def in_thousandths(values: NDArray, limits: tuple[float, float]) -> NDArray[np.f
     """0 and 1000 at the limits, linear, nothing clipped."""
     low, high = limits
     return ((np.asarray(values, np.float32) - np.float32(low)) * np.float32(1000.0 / (high - low))).astype(np.float32)
+
+
+def _filtered(recipe: RestorationRecipe) -> Callable[[StoredSlice], NDArray[np.float32]]:
+    return lambda entry: first_filtered(entry.layer("degraded")[0], recipe.factor, recipe.first_filter)[None]
 
 
 def _tuning_pair(entry: StoredSlice, limits: dict[str, tuple[float, float]], recipe: RestorationRecipe) -> TuningPair:
