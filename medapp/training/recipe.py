@@ -225,6 +225,8 @@ class PetRecipe(Recipe):
         fractions: Parts of the counts ``(low, high)`` that are left, drawn uniformly in their logarithm.
         draws: Realisations of the noise per slice and centre.
         slices_per_series: Evenly spread; neighbours are alike.
+        drift: Every second crop is of a scanner that differs so much from its centre, another one for each patient; see
+            ``degradations.pet_centres.drifted``. 0 = the centres alone.
         uptake: Factors ``(low, high)`` by which both images of a pair are scaled.
         tumour_weight: Weight of the error in tumours; 1 elsewhere.
         hottest_weight: Weight of the error of the highest uptake in the tumour; see ``losses.pet``.
@@ -245,6 +247,7 @@ class PetRecipe(Recipe):
     fractions: tuple[float, float] = (0.05, 0.3)
     draws: int = 3
     slices_per_series: int = 10
+    drift: float = 0.0
     uptake: tuple[float, float] = (0.7, 1.4)
     tumour_weight: float = 1.0
     hottest_weight: float = 0.5
@@ -264,6 +267,8 @@ class PetRecipe(Recipe):
             return "fractions lie between 0 and 1, uptake is above 0"
         if not self.centres or not self.draws > 0 or not self.slices_per_series > 0:
             return "centres, draws and slices_per_series are at least one"
+        if not 0 <= self.drift <= 1:
+            return "drift lies between 0 and 1"
         if min(self.tumour_weight, self.hottest_weight, self.segmentation, self.adversarial) < 0:
             return "weights are not negative"
         if (self.segmentation or self.adversarial) and self.architecture != "sgsgan":

@@ -9,7 +9,7 @@ onto its voxels; its low-dose image is that plus the noise of fewer counts as it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,30 @@ def centre_of(name: str) -> PetCentre:
         letters = ", ".join(centre.name[0] for centre in CENTRES)
         raise TrainingError(f"No simulated centre is called '{name[:20]}'", f"Known: {letters}")
     return found
+
+
+def drifted(centre: PetCentre, drift: float, seed: int) -> PetCentre:
+    """A scanner like that of a centre: no two of a make are alike, and none stays as it was.
+
+    Args:
+        centre: The one it is like.
+        drift: How much it differs, 1 = blur by -3 to +5 mm, smoothing by up to 1 mm, voxels by up to a tenth, counts
+            and iterations by a factor of up to 1.8 and 1.5.
+        seed: Of the draw.
+    """
+    random = np.random.default_rng(seed)
+    blur, smoothing, voxel, counts, iterations = drift * random.uniform(
+        (-3.0, -1.0, -0.1, -np.log(1.8), -np.log(1.5)), (5.0, 1.0, 0.1, np.log(1.8), np.log(1.5))
+    )
+    scanner = replace(
+        centre.scanner,
+        counts_per_suv_ml=float(centre.scanner.counts_per_suv_ml * np.exp(counts)),
+        psf_mm=float(max(centre.scanner.psf_mm + smoothing, 1.0)),
+        iterations=max(4, round(centre.scanner.iterations * float(np.exp(iterations)))),
+    )
+    voxel_mm = None if centre.voxel_mm is None else float(centre.voxel_mm * (1 + voxel))
+    blur_mm = float(max(centre.blur_mm + blur, 0.0))
+    return replace(centre, name=f"{centre.name}, drifted", voxel_mm=voxel_mm, blur_mm=blur_mm, scanner=scanner)
 
 
 def at_centre(suv: NDArray, spacing_mm: float, centre: PetCentre) -> NDArray[np.float32]:

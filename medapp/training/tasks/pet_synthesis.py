@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from medapp.training.degradations.pet_centres import (
     PetCentre,
     at_centre,
     centre_of,
+    drifted,
     low_doses,
     mask_at_centre,
     spacing_at,
@@ -30,7 +31,7 @@ from medapp.training.degradations.pet_centres import (
 from medapp.training.leakage import check
 from medapp.training.losses.adversarial import Coupling, LossWeights, critic_loss, generator_loss, segmentation_loss
 from medapp.training.losses.pet import hottest_error, uptake_error
-from medapp.training.patches import Cropper, PatchSet, StoredSlice
+from medapp.training.patches import Cropper, Derive, PatchSet, StoredSlice
 from medapp.training.recipe import PetRecipe, Recipe
 from medapp.training.references import Reference, References
 from medapp.training.sources import MANIFEST, find_references
@@ -39,6 +40,8 @@ from medapp.training.tasks.starting import starting_network
 from medapp.training.tasks.task import DataFacts, Judgement, Sample, marked, own_samples
 from medapp.training.tumours import tumour_beside
 
+Scanners = Callable[[str], PetCentre]
+"""On which scanner a patient was."""
 LEAST_SIDE_PX = 16
 """Smaller slices are left out; those smaller than a crop are mirrored at their edges."""
 _TUNING_SLICES = 5
@@ -85,14 +88,15 @@ def pet_task(recipe: PetRecipe, references: References, data: Path, cache: Path,
     sizes: list[tuple[float, float]] = []
     kept: Counter[str] = Counter()
     for centre in (centre_of(name) for name in recipe.centres):
-        there = References(references.place, tuple(_at(e, tumours[e.source], centre) for e in references))
-        whole = PatchSet.build(there, cache, progress, recipe.slices_per_series, LEAST_SIDE_PX)
+        whole = _stored_at(lambda patient, centre=centre: centre, references, tumours, recipe, cache, progress)  # type: ignore[misc]
         own = whole.of_patients(trained.patients)
         if not own.slices:
             raise TrainingError("No PET slice is large enough to learn from", f"Slices need {LEAST_SIDE_PX} px a side")
-        key = f"{centre}/{recipe.fractions}/{recipe.draws}/{recipe.seed}"
-        noisy = own.derived("low_dose", key, _low_dose_maker(recipe, centre, key), progress)
-        croppers.append(Cropper(noisy, ("low_dose", "region_map")))
+        croppers.append(_cropper(own, lambda patient, centre=centre: centre, recipe, str(centre), progress))  # type: ignore[misc]
+        if recipe.drift:
+            like: Scanners = lambda patient, centre=centre: drifted(centre, recipe.drift, _seed(patient, centre.name))  # type: ignore[misc]  # noqa: E731
+            there = _stored_at(like, trained, tumours, recipe, cache, progress)
+            croppers.append(_cropper(there, like, recipe, f"{centre}, {recipe.drift} drifted", progress))
         tuning += _tuning(whole.of_patients(tuple(held_out)), centre)
         kept = Counter(entry.source.rpartition(" ")[0] for entry in own.slices)
         sizes += [(entry.spacing_mm, max(entry.shape) * entry.spacing_mm) for entry in own.slices]
@@ -106,6 +110,29 @@ def pet_task(recipe: PetRecipe, references: References, data: Path, cache: Path,
         extent_mm=round(max(extent for _, extent in sizes), 1),
     )
     return PetTask(recipe, PetPairs(croppers, recipe), tuning, facts)
+
+
+def _seed(patient: str, centre: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{patient}, {centre}".encode()).digest()[:6], "big")
+
+
+def _stored_at(
+    scanners: Scanners,
+    references: References,
+    tumours: Mapping[str, NDArray[np.bool_] | None],
+    recipe: PetRecipe,
+    cache: Path,
+    progress: Progress,
+) -> PatchSet:
+    """The references as each patient's scanner shows them at full dose."""
+    there = tuple(_at(entry, tumours[entry.source], scanners(entry.patient)) for entry in references)
+    return PatchSet.build(References(references.place, there), cache, progress, recipe.slices_per_series, LEAST_SIDE_PX)
+
+
+def _cropper(patches: PatchSet, scanners: Scanners, recipe: PetRecipe, name: str, progress: Progress) -> Cropper:
+    key = f"{name}/{recipe.fractions}/{recipe.draws}/{recipe.seed}"
+    noisy = patches.derived("low_dose", key, _low_dose_maker(recipe, scanners), progress)
+    return Cropper(noisy, ("low_dose", "region_map"))
 
 
 def _at(reference: Reference, tumour: NDArray[np.bool_] | None, centre: PetCentre) -> Reference:
@@ -123,14 +150,15 @@ def _at(reference: Reference, tumour: NDArray[np.bool_] | None, centre: PetCentr
     return replace(reference, spacing_mm=(there, there), load=load, region_map=mask_of)
 
 
-def _low_dose_maker(recipe: PetRecipe, centre: PetCentre, key: str) -> Any:
+def _low_dose_maker(recipe: PetRecipe, scanners: Scanners) -> Derive:
     def make(entry: StoredSlice) -> NDArray:
         random = np.random.default_rng([entry.seed, recipe.seed])
         low, high = np.log(recipe.fractions)
         # one dose from each part of the range, so that few draws still cover it
         shares = (np.arange(recipe.draws) + random.random(recipe.draws)) / recipe.draws
         doses = [float(dose) for dose in np.exp(low + shares * (high - low))]
-        return low_doses(entry.values, entry.spacing_mm, centre, doses, entry.seed + recipe.seed).astype(np.float16)
+        there = scanners(entry.patient)
+        return low_doses(entry.values, entry.spacing_mm, there, doses, entry.seed + recipe.seed).astype(np.float16)
 
     return make
 
@@ -139,7 +167,7 @@ class PetPairs:
     """Crops with their tumours, centres in turn, patients alike.
 
     Args:
-        croppers: One a centre, with the layers ``low_dose`` and ``region_map``.
+        croppers: One a centre, and one for scanners like it, with the layers ``low_dose`` and ``region_map``.
         recipe: Crops, seed, and by how much uptake is scaled.
     """
 
@@ -154,7 +182,7 @@ class PetPairs:
         found: dict[str, list[NDArray]] = {"degraded": [], "reference": [], "tumour": []}
         for index in own:
             random = np.random.default_rng([seed, step, index])
-            layers = self._croppers[index % len(self._croppers)].crop(side, random).layers
+            layers = self._croppers[(index + step) % len(self._croppers)].crop(side, random).layers
             low, high = np.log(self._recipe.uptake)
             scale = np.float32(np.exp(random.uniform(low, high)))
             found["degraded"].append(layers["low_dose"].astype(np.float32) * scale)
@@ -262,7 +290,10 @@ class PetTask:
         return loss, {key: figures.get(key, 0.0) for key in ("segmenter", "segmentation", "critic")}
 
     def judge(self, network: nn.Module) -> Judgement:
-        """PSNR inside the body less what a bias of SUVmax costs, at a tenth of the counts, where it was trained."""
+        """PSNR inside the body less what a bias of SUVmax costs, at a tenth of the counts, where it was trained.
+
+        The bias is that of each centre: too much at one does not make up for too little at another.
+        """
         if not self._tuning:
             return Judgement(None)
         made = [self._restored(network, one.degraded) for one in self._tuning]
@@ -273,7 +304,17 @@ class PetTask:
         highest, mean = suv_biases(made, self._tuning)
         figures = {"psnr_db": psnr, "input_psnr_db": input_psnr, "suvmax_bias": highest, "suvmean_bias": mean}
         shown = [_sample(pair, values) for values, pair in zip(made[:SAMPLES], self._tuning, strict=False)]
-        cost = 0.0 if np.isnan(highest) else _PER_PERCENT_DB * abs(highest)
+        of_centre = {
+            centre: [i for i, one in enumerate(self._tuning) if one.lesion.startswith(centre)]
+            for centre in self._recipe.centres
+        }
+        biases = {
+            f"suvmax_bias_{centre.lower()}": suv_biases([made[i] for i in own], [self._tuning[i] for i in own])[0]
+            for centre, own in of_centre.items()
+            if own
+        }
+        figures |= biases
+        cost = _PER_PERCENT_DB * float(np.mean(np.abs(np.nan_to_num(list(biases.values())))))
         return Judgement(psnr - cost, {k: v for k, v in figures.items() if np.isfinite(v)}, shown)
 
     def _restored(self, network: nn.Module, degraded: NDArray[np.float32]) -> NDArray[np.float32]:
