@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 from medapp.annotation.annotation import Annotation
 from medapp.annotation.brush import BrushSettings, StrokeBuilder
-from medapp.annotation.edits import AddMatte, Stroke
+from medapp.annotation.edits import Stroke
 from medapp.annotation.matte import Matte
-from medapp.annotation.region_tree import RegionTree
-from medapp.annotation.trimap import trimap_from_mask
+from medapp.cli.demo_mattes import Place, accepted_matte, clicked_region
 from medapp.errors import MedappError
 from medapp.jobs.queue import JobQueue
 from medapp.requests import (
@@ -35,23 +34,33 @@ from medapp.requests import (
     ImportRequest,
     ImportResult,
     ModelsRequest,
-    RefineRequest,
     Refused,
-    RegionTreeRequest,
     Request,
     RestoreRequest,
+    RetrainRequest,
+    RetrainResult,
     SampleRequest,
+    TrainingSetRequest,
+    TrainingSetResult,
     VerifyRequest,
 )
-from medapp.scan.intensity import starting_window
 from medapp.scan.scan import Scan
+from medapp.services.gather import group_of
 from medapp.store.project import Project
 from medapp.store.series import SeriesInfo
 
 log = logging.getLogger(__name__)
 
-STEPS = ("import", "restore", "propose", "matte", "stroke", "save", "reopen", "export", "verify", "window")
+STEPS = (
+    *("import", "restore", "propose", "matte", "stroke", "save", "reopen", "export", "verify"),
+    *("patients", "retrain", "window"),
+)
 FILTER = "filter-nlm"
+RETRAINED = ("guided-matting", "soft-matting")
+"""The first that is installed is retrained."""
+MINUTES = 0.25
+OTHER_PATIENTS = 2
+"""At most so many get a matte too."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,12 +69,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--out", type=Path, required=True, help="folder for the project, the export and the picture")
     parser.add_argument("--input", type=Path, help="a file, folder or ZIP; the built-in sample when missing")
     parser.add_argument("--modality", help="answers for NIfTI and rasters, such as CT or MR")
+    parser.add_argument(
+        "--minutes", type=float, default=MINUTES, help=f"of retraining, to show that it works; default {MINUTES}"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the loop and print what each step did; 0 when every step is done or skipped with a reason."""
-    demo = _Demo(arguments.out, arguments.input, arguments.modality)
+    demo = _Demo(arguments.out, arguments.input, arguments.modality, arguments.minutes)
     try:
         demo.play()
     finally:
@@ -101,11 +113,14 @@ class _Step:
 
 
 class _Demo:
-    def __init__(self, out: Path, source: Path | None, modality: str | None) -> None:
-        self.out, self.source, self.modality = out.resolve(), source, modality
+    def __init__(self, out: Path, source: Path | None, modality: str | None, minutes: float = MINUTES) -> None:
+        self.out, self.source, self.modality, self.minutes = out.resolve(), source, modality, minutes
         self.project_path = self.out / "demo.medapp"
+        self.home = self.out / "demo-user"
         self.steps: list[_Step] = []
-        self.queue = JobQueue()
+        # runs and models of the demo never mix with the person's; reading what a model was first taught takes minutes
+        self.environment = {"MEDAPP_HOME": str(self.home), "MEDAPP_SHARED": str(self.home / "none")}
+        self.queue = JobQueue(environment=self.environment)
         self.project: Project | None = None
         self.series: SeriesInfo | None = None
         self.scan: Scan | None = None
@@ -142,7 +157,7 @@ class _Demo:
 
     def _import(self, step: _Step) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        for old in (self.project_path, self.out / "export"):
+        for old in (self.project_path, self.out / "export", self.home):
             if old.exists():
                 shutil.rmtree(old)
         self.project = Project.create(self.project_path, reader="demo")
@@ -181,50 +196,16 @@ class _Demo:
         step.facts = {"model": model, "report": result.report}
 
     def _propose(self, step: _Step) -> None:
-        series, scan = self._chosen()
-        window = starting_window(scan)
-        tree_path = self._ask(
-            RegionTreeRequest(
-                str(self.project_path), series.series_id, self.slice_index, 0, window.center, window.width
-            )
-        )
-        tree = RegionTree.from_bytes(Path(tree_path).read_bytes())
-        point, self.mask = _notable_region(tree)
+        point, self.mask = clicked_region(self._place(), self._ask)
         step.facts = {"point_xy": list(point), "pixels": int(self.mask.sum()), "engine": "region tree"}
 
     def _matte(self, step: _Step) -> None:
-        series, scan = self._chosen()
+        series, _ = self._chosen()
         assert self.mask is not None
         assert self.project is not None
-        cache = self.project_path / "cache"
-        cache.mkdir(exist_ok=True)
-        trimap = trimap_from_mask(self.mask, scan.in_plane_spacing_mm)
-        path = cache / "demo-trimap.npz"
-        np.savez(path, trimap=np.rint(trimap * 255).astype(np.uint8), keep=np.zeros(self.mask.shape, bool))
-        window = starting_window(scan)
-        result = self._ask(
-            RefineRequest(
-                str(self.project_path),
-                series.series_id,
-                self.slice_index,
-                0,
-                window.center,
-                window.width,
-                str(path),
-            )
-        )
-        alpha = np.load(result.path)
-        Path(result.path).unlink()
         self.annotation = self.project.annotation(series.series_id)
-        self.matte = self.annotation.new_matte("Demo region", reader="demo", origin="region tree + closed form")
-        self._do(AddMatte(self.matte))
-        self.matte = self.annotation.matte(self.matte.matte_id)
-        patch = self.matte.make_patch("alpha", (self.slice_index, 0, 0), alpha[None])
-        if patch is None:
-            raise MedappError("The matte came out empty.", "Try another image.")
-        self._do(Stroke(self.matte.matte_id, (patch,), "Accept proposal"))
-        soft = int(((alpha > 0) & (alpha < 65535)).sum())
-        step.facts = {"soft_pixels": soft, "solve_seconds": round(result.seconds, 3)}
+        self.matte, soft, seconds = accepted_matte(self._place(), self.mask, self.annotation, self._ask, self._do)
+        step.facts = {"soft_pixels": soft, "solve_seconds": round(seconds, 3)}
 
     def _stroke(self, step: _Step) -> None:
         _, scan = self._chosen()
@@ -289,13 +270,69 @@ class _Demo:
         if not result["ok"]:
             raise MedappError("The exported folder differs from its manifest.", "See medapp verify.")
 
+    def _patients(self, step: _Step) -> None:
+        """A model is judged by patients it did not learn from, so others get a matte too, as a person would do."""
+        series, _ = self._chosen()
+        assert self.project is not None
+        others: dict[str, SeriesInfo] = {}
+        for info in sorted(self.project.series(), key=lambda info: not info.group):  # known patients first
+            if info.kind == "original" and group_of(info) != group_of(series):
+                others.setdefault(group_of(info), info)
+        if not others:
+            raise _Skip("the images are all of one patient; a folder with scans of several goes on to retraining")
+        mattes, empty = 0, 0
+        for info in list(others.values())[:OTHER_PATIENTS]:
+            place = Place.middle(self.project_path, info.series_id, self.project.scan(info.series_id))
+            annotation = self.project.annotation(info.series_id)
+
+            def do(edit: Any, info: SeriesInfo = info, annotation: Annotation = annotation) -> None:
+                assert self.project is not None
+                edit.apply(annotation)
+                self.project.journal(info.series_id, edit)
+
+            try:
+                accepted_matte(place, clicked_region(place, self._ask)[1], annotation, self._ask, do)
+                mattes += 1
+            except MedappError as error:
+                log.info("no matte on another patient: %s", error.message)
+                empty += 1
+        step.facts = {"mattes": mattes, "empty": empty}
+
+    def _retrain(self, step: _Step) -> None:
+        """Freeze a data set version, train for seconds, compare; adopting is left to the person."""
+        models = {model["id"] for model in self._ask(ModelsRequest())}
+        model_id = next((one for one in RETRAINED if one in models), "")
+        if not model_id:
+            raise _Skip("no matting model is installed")
+        survey: TrainingSetResult = self._ask(TrainingSetRequest(str(self.project_path), model_id))
+        step.facts = {"model": model_id, "cases": survey.cases, "patients": survey.patients}
+        if survey.patients < 2:
+            raise _Skip("the mattes are all of one patient, so nobody is left to judge a new model by")
+        result: RetrainResult = self._ask(RetrainRequest(str(self.project_path), model_id, self.minutes))
+        content = json.loads(Path(result.scorecard).read_text(encoding="utf-8"))
+        rows = content["metrics"]
+        step.path = result.scorecard
+        step.facts |= {
+            "data_set": content["data_set"]["version"],
+            "trained_on": content["data_set"]["cases"],
+            "judged_by": content["data_set"]["hold_out_cases"],
+            "batches": result.iteration,
+            "train_seconds": result.seconds,
+            "new_model": result.challenger_id,
+            "verdict": {name: sum(row["verdict"] == name for row in rows) for name in ("better", "same", "worse")},
+            rows[0]["key"]: [rows[0]["champion"], rows[0]["challenger"]],
+            "notes": content["notes"],
+            "adopted": False,
+            "adopt": f"medapp retrain --adopt {result.run}",
+        }
+
     def _window(self, step: _Step) -> None:
         assert self.project is not None
         self.project.close()
         self.project = None
         picture = self.out / "window.png"
         picture.unlink(missing_ok=True)
-        environment = dict(os.environ)
+        environment = {**os.environ, **self.environment}
         if not (environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY")):
             environment["QT_QPA_PLATFORM"] = "offscreen"
         command = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "medapp"]
@@ -318,6 +355,10 @@ class _Demo:
         assert self.series is not None
         assert self.scan is not None
         return self.series, self.scan
+
+    def _place(self) -> Place:
+        series, scan = self._chosen()
+        return Place(self.project_path, series.series_id, scan, self.slice_index)
 
     def _do(self, edit: Any) -> None:
         series, _ = self._chosen()
@@ -350,19 +391,3 @@ def _timed(step: _Step) -> Iterator[None]:
         step.status, step.reason = "failed", f"{type(error).__name__}: {error}"
     finally:
         step.seconds = time.perf_counter() - since
-
-
-def _notable_region(tree: RegionTree) -> tuple[tuple[int, int], NDArray[np.bool_]]:
-    """A click that a person might make: of a grid of points, the one whose default region is large and compact."""
-    height, width = tree.shape
-    best: tuple[float, tuple[int, int], NDArray[np.bool_]] | None = None
-    for y in range(height // 4, 3 * height // 4 + 1, max(1, height // 24)):
-        for x in range(width // 4, 3 * width // 4 + 1, max(1, width // 24)):
-            mask = tree.region_at((x, y))
-            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-            fullness = mask.sum() / ((rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1))
-            score = min(float(mask.mean()), 0.06) * float(fullness) ** 2 * (0.1 if mask.mean() > 0.15 else 1.0)
-            if best is None or score > best[0]:
-                best = (score, (x, y), mask)
-    assert best is not None  # the grid has at least one point
-    return best[1], best[2]

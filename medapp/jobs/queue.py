@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Listener
 from typing import Any
@@ -85,10 +85,11 @@ class JobQueue:
 
     Args:
         threads: Compute threads each worker may use; None = torch's and BLAS's own choice.
+        environment: Variables the workers get beside those of this process; they count before them.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
-        self._threads = threads
+    def __init__(self, threads: int | None = None, environment: Mapping[str, str] | None = None) -> None:
+        self._threads, self._environment = threads, dict(environment or {})
         self._ids = itertools.count(1)
         self._lock = threading.RLock()
         self._workers: dict[Lane, _Worker] = {lane: _Worker(lane) for lane in ("reader", "prompts", "batch")}
@@ -217,7 +218,7 @@ class JobQueue:
 
     def _start(self, worker: _Worker) -> None:
         key = secrets.token_bytes(24)
-        environment = dict(os.environ, **{AUTHKEY_VARIABLE: key.hex()})
+        environment = {**os.environ, **self._environment, AUTHKEY_VARIABLE: key.hex()}
         if worker.lane != "reader":
             environment = {**WORKER_ENVIRONMENT, **environment}
         if self._threads is not None:

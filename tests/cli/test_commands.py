@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +14,17 @@ from PIL import Image
 
 from medapp.cli.main import COMMANDS
 from medapp.scan.phantom_files import write_series
-from medapp.scan.phantoms import ct_torso
+from medapp.scan.phantoms import brain_mr, ct_torso
 
-STEPS = ["import", "restore", "propose", "matte", "stroke", "save", "reopen", "export", "verify", "window"]
+STEPS = [
+    *("import", "restore", "propose", "matte", "stroke", "save", "reopen", "export", "verify"),
+    *("patients", "retrain", "window"),
+]
 
 
 def medapp(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "medapp", *map(str, arguments)], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-m", "medapp", *map(str, arguments)], capture_output=True, text=True, timeout=400, check=False
     )
 
 
@@ -62,8 +66,9 @@ def test_the_window_without_a_display_says_what_to_do():
     ]
 
 
-def test_the_demo_runs_the_whole_loop_on_a_dicom_series(ct_folder, tmp_path):
-    done = medapp("demo", "--out", tmp_path / "out", "--input", ct_folder)
+def test_the_demo_runs_the_whole_loop_on_the_series_of_two_patients(ct_folder, tmp_path):
+    write_series(ct_folder / "mr", brain_mr((4, 96, 96), (20.0, 2.0, 2.0)), "SECOND-SECRET")
+    done = medapp("demo", "--out", tmp_path / "out", "--input", ct_folder, "--minutes", 0.02)
 
     report = json.loads(done.stdout)
     assert report["ok"], report
@@ -73,6 +78,14 @@ def test_the_demo_runs_the_whole_loop_on_a_dicom_series(ct_folder, tmp_path):
     assert (tmp_path / "out" / "window.png").stat().st_size > 10_000
     assert medapp("verify", tmp_path / "out" / "export").returncode == 0
     assert "SECRET" not in done.stdout + done.stderr
+
+    retrained = report["steps"][STEPS.index("retrain")]
+    assert (retrained["trained_on"], retrained["judged_by"]) == (1, 1)
+    assert sum(retrained["verdict"].values()) > 0
+    assert any("recommended" in note for note in retrained["notes"])
+    assert not retrained["adopted"]
+    assert Path(retrained["path"]).is_relative_to(tmp_path / "out")  # runs and models of the demo stay with it
+    assert not list(Path(os.environ["MEDAPP_HOME"]).rglob("*.safetensors"))
 
     victim = next((tmp_path / "out" / "export").rglob("*.nii.gz"))
     victim.write_bytes(victim.read_bytes()[:-1])
@@ -89,6 +102,8 @@ def test_the_demo_skips_restoring_a_colour_picture_and_says_so(tmp_path):
     assert report["ok"], report
     assert steps["restore"]["status"] == "skipped"
     assert "colour" in steps["restore"]["reason"]
+    assert steps["retrain"]["status"] == "skipped"  # one patient cannot teach and judge
+    assert "one patient" in steps["retrain"]["reason"]
 
 
 def test_the_demo_refuses_what_is_not_an_image_in_one_line(tmp_path):
