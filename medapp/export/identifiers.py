@@ -35,7 +35,8 @@ _STANDARD_UID = "1.2.840.10008."
 
 _PLACEHOLDERS = words(
     """anon anonym anonymous anonymized anonymised deidentified removed unknown none null test name patient phantom
-    medapp image images alpha label labels series slice scan data derived original restored filtered"""
+    medapp image images alpha label labels series slice scan data derived original restored filtered tile tiles mask
+    masks matte mattes photo picture sample crop frame file files export output input result"""
 )
 # Elements whose value points at a person, a visit or a device, wherever they stand; names (VR PN) always count.
 _IDENTIFYING = words(
@@ -65,25 +66,35 @@ class Identifiers:
         elements: Which elements held any, such as ``Patient's Name``: what the dry run lists.
         dates: Dates ``YYYYMMDD``.
         uids: UIDs of the sources, or what many of them begin with.
+        stems: Names of files that are no DICOM and a single word. They may be any word, so in text they count where
+            they stand whole, not inside longer words; the values above count anywhere.
     """
 
     values: frozenset[str]
     elements: tuple[str, ...]
     dates: frozenset[str]
     uids: frozenset[str]
+    stems: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
-        return f"Identifiers({len(self.values)} values, {len(self.dates)} dates, {len(self.uids)} UIDs)"
+        count = len(self.values | self.stems)
+        return f"Identifiers({count} values, {len(self.dates)} dates, {len(self.uids)} UIDs)"
 
     def is_in(self, text: str) -> bool:
         """Whether a text holds one of the values; for names of labels and elements before they are written."""
         low = text.lower()
-        return any(value.lower() in low for value in self.values)
+        return any(value.lower() in low for value in self.values) or any(_whole(s).search(low) for s in self.stems)
 
     def joined(self, other: Identifiers) -> Identifiers:
         """Both together."""
         elements = tuple(sorted({*self.elements, *other.elements}))
-        return Identifiers(self.values | other.values, elements, self.dates | other.dates, self.uids | other.uids)
+        return Identifiers(
+            self.values | other.values,
+            elements,
+            self.dates | other.dates,
+            self.uids | other.uids,
+            self.stems | other.stems,
+        )
 
 
 NOTHING = Identifiers(frozenset(), (), frozenset(), frozenset())
@@ -104,13 +115,18 @@ def identifiers_of(source: SourceInfo, group: str = "") -> Identifiers:
         if text.strip():
             values.update(_name_values(text))
     values.add(group)  # whole: its words may be anything
+    stems: set[str] = set()
     if source.format != "dicom" and source.path:
         stem = re.sub(r"(\.nii)?\.[^.]+$", "", Path(source.path).name)
         if not _is_plain_word(stem):
-            values.add(stem)
+            (stems if stem.strip().isalpha() else values).add(stem)
+    return Identifiers(_usable(values), tuple(sorted(elements)), frozenset(dates), _shortened(uids), _usable(stems))
+
+
+def _usable(values: Iterable[str]) -> frozenset[str]:
+    """Those that are long enough to mean something and name somebody."""
     known = {value.strip() for value in values}
-    usable = frozenset(v for v in known if len(v) >= SHORTEST and v.lower() not in _PLACEHOLDERS and not _is_filler(v))
-    return Identifiers(usable, tuple(sorted(elements)), frozenset(dates), _shortened(uids))
+    return frozenset(v for v in known if len(v) >= SHORTEST and v.lower() not in _PLACEHOLDERS and not _is_filler(v))
 
 
 def read_header(header: bytes) -> Dataset:
@@ -154,43 +170,62 @@ class _Search:
     def __init__(self, identifiers: Identifiers, allowed: frozenset[str]) -> None:
         lower_allowed = {value.lower() for value in allowed}
         values = {value for value in identifiers.values if value.lower() not in lower_allowed}
-        long = {value for value in values if len(value) >= _SHORT}
+        stems = {stem for stem in identifiers.stems if stem.lower() not in lower_allowed}
+        self._stems = {stem.lower(): _whole(stem) for stem in sorted(stems)}
+        plain = {text.lower().encode() for stem in stems for text in (stem, json.dumps(stem)[1:-1])}
+        long, long_stems = ({one for one in each if len(one) >= _SHORT} for each in (values, stems))
         self._long = sorted(_patterns(long) | {value.encode() for value in identifiers.dates})
+        # among other bytes nobody knows where a word ends, so there stems count anywhere too
+        self._long_stems = sorted(_patterns(long_stems))
+        self._odd_stems = sorted(_patterns(long_stems) - plain)
         self._uids = sorted(value.encode() for value in identifiers.uids)
-        self._short = [
-            re.compile((rb"(?<!\d)%b(?!\d)" if pattern.isdigit() else b"%b") % re.escape(pattern))
-            for pattern in sorted(_patterns(values - long))
-        ]
+        self._short = _short_patterns(values - long)
+        self._short_stems = _short_patterns(stems - long_stems)
 
     def is_in_text(self, text: str) -> bool:
         """Whether a file name holds one."""
-        data = text.encode("utf-8").lower()
-        return self._holds_long(data) or any(p.search(data) for p in self._short)
+        low = text.lower()
+        data = low.encode("utf-8")
+        return (
+            self._holds_long(data, self._odd_stems)
+            or any(p.search(data) for p in self._short)
+            or any(p.search(low) for p in self._stems.values())
+        )
 
     def is_in_file(self, path: Path) -> bool:
         """Whether the bytes of a file hold one: long values anywhere, short ones in whatever is text."""
-        data = path.read_bytes()
-        if path.suffix == ".json":
+        data, is_json = path.read_bytes(), path.suffix == ".json"
+        if is_json:
             data = _HASHES.sub(b" ", _COCO_RUNS.sub(b'"counts": ""', data))
-        if self._holds_long(data):
+        if self._holds_long(data, self._odd_stems if is_json else self._long_stems):
             return True
-        if path.name.endswith(".gz") and self._holds_long(next(_texts(path, data))):
+        if path.name.endswith(".gz") and self._holds_long(next(_texts(path, data)), self._long_stems):
             return True
-        return bool(self._short) and any(p.search(part) for part in _texts(path, data) for p in self._short)
+        if is_json and self._stems and self._has_stem(json.loads(data)):
+            return True
+        short = self._short if is_json else [*self._short, *self._short_stems]
+        return bool(short) and any(p.search(part) for part in _texts(path, data) for p in short)
 
-    def _holds_long(self, data: bytes) -> bool:
+    def _has_stem(self, document: object) -> bool:
+        """A key of a document is one name, such as ``tile_px``; a stem in it counts only as the whole of it."""
+        return any(
+            text.lower() in self._stems if is_key else any(p.search(text.lower()) for p in self._stems.values())
+            for text, is_key in _json_strings(document)
+        )
+
+    def _holds_long(self, data: bytes, stems: Iterable[bytes]) -> bool:
         if any(uid in data for uid in self._uids):
             return True
         masked = _HASHES.sub(
             b" ", _OUR_UIDS.sub(b" ", data)
         ).lower()  # numbers of ours, so long that they hold any digits
-        return any(pattern in masked for pattern in self._long)
+        return any(pattern in masked for patterns in (self._long, stems) for pattern in patterns)
 
 
 def _texts(path: Path, data: bytes) -> Iterator[bytes]:
     """The parts of a file that hold text, lower case: where a value of four or five characters means something."""
     if path.suffix == ".json":
-        yield from (text.lower().encode() for text in _json_strings(json.loads(data)) if not _is_ours(text))
+        yield from (text.lower().encode() for text, _ in _json_strings(json.loads(data)) if not _is_ours(text))
     elif path.suffix == ".dcm":
         dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
         for element in _walk(dataset, set()):
@@ -210,12 +245,13 @@ def _texts(path: Path, data: bytes) -> Iterator[bytes]:
         yield data.lower()
 
 
-def _json_strings(node: object) -> Iterator[str]:
+def _json_strings(node: object) -> Iterator[tuple[str, bool]]:
+    """Every text of a document, and whether it is a key."""
     if isinstance(node, str):
-        yield node
+        yield node, False
     elif isinstance(node, dict):
         for key, value in node.items():
-            yield str(key)
+            yield str(key), True
             yield from _json_strings(value)
     elif isinstance(node, list):
         for value in node:
@@ -224,6 +260,18 @@ def _json_strings(node: object) -> Iterator[str]:
 
 def _is_ours(text: str) -> bool:
     return text.startswith(_STANDARD_UID) or bool(re.fullmatch(r"2\.25\.\d{30,39}|[0-9a-f]{64}", text))
+
+
+def _whole(stem: str) -> re.Pattern[str]:
+    """Finds a word in lower-case text, not inside longer ones; digits and ``_`` end a word."""
+    return re.compile(rf"(?<![^\W\d_]){re.escape(stem.lower())}(?![^\W\d_])")
+
+
+def _short_patterns(values: Iterable[str]) -> list[re.Pattern[bytes]]:
+    return [
+        re.compile((rb"(?<!\d)%b(?!\d)" if pattern.isdigit() else b"%b") % re.escape(pattern))
+        for pattern in sorted(_patterns(values))
+    ]
 
 
 def _patterns(values: Iterable[str]) -> set[bytes]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pydicom
@@ -98,6 +99,36 @@ def test_a_name_in_a_file_name_is_found(tmp_path):
 
     with pytest.raises(ExportError, match="name of a file"):
         search_folder(tmp_path, Identifiers(frozenset({"Quokkason"}), (), frozenset(), frozenset()))
+
+
+@pytest.mark.parametrize(
+    ("stem", "text"),
+    [("mean", '{"mean_shift": "by any means"}'), ("shifted", '{"note": "dates_were", "unshifted": "x"}')],
+)
+def test_a_file_called_like_a_part_of_our_own_words_is_no_leak(tmp_path, stem, text):
+    (tmp_path / "manifest.json").write_text(text)
+
+    search_folder(tmp_path, identifiers_of(SourceInfo(format="raster", path=f"/data/{stem}.png")))
+
+
+@pytest.mark.parametrize("text", ["Meier", "meier_alpha.png", "MEIER-2 left", "of meier2"])
+@pytest.mark.parametrize("where", ["key", "value", "name"])
+def test_a_file_name_is_found_where_it_stands_whole(tmp_path, text, where):
+    if where == "name":
+        (tmp_path / text).write_bytes(b"")
+    else:
+        document = {"meier": 1} if where == "key" else {"files": [text]}
+        (tmp_path / "manifest.json").write_text(json.dumps(document))
+
+    with pytest.raises(ExportError, match="nothing was exported"):
+        search_folder(tmp_path, identifiers_of(SourceInfo(format="raster", path="/data/Meier.png")))
+
+
+def test_a_file_name_among_other_bytes_is_found_wherever_it_stands(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"xxquokkaxx")
+
+    with pytest.raises(ExportError, match="nothing was exported"):
+        search_folder(tmp_path, identifiers_of(SourceInfo(format="raster", path="/data/Quokka.png")))
 
 
 def test_a_leak_stops_the_export_and_leaves_nothing(tmp_path):
