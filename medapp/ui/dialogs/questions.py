@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PySide6.QtWidgets import QApplication, QLineEdit, QListWidget, QPlainTextEdit, QRadioButton, QSpinBox, QWidget
@@ -37,8 +38,7 @@ class ModalityQuestion(Sheet):
             choice.setProperty("value", value)
             self.choices.append(choice)
             self.body.addWidget(choice)
-        lower = " ".join(paths).lower()
-        guess = next((value for value, words in _GUESSES if any(word in lower for word in words)), UNKNOWN)
+        guess = guessed_modality(paths)
         next(choice for choice in self.choices if choice.property("value") == guess).setChecked(True)
         self.add_button("Cancel", self.reject)
         self.add_button("Open", self._on_open, "primary")
@@ -49,12 +49,32 @@ class ModalityQuestion(Sheet):
         self._answer(self._paths, chosen)
 
 
-_GUESSES = (
-    ("SM", ("patholog", "histo", "stain", "h&e", "smear")),
-    ("CT", ("ct", "hu_")),
-    ("MR", ("mri", "_mr", "/mr", "t1", "t2", "flair")),
-    ("PT", ("pet", "suv")),
-)
+_GUESSES = {
+    "SM": re.compile(r"patholog\w*|histo[lp]\w*|stain(s|ed|ing)?|smears?|h&e"),
+    "CT": re.compile(r"ct|cta|cect|cbct|ldct|ndct|hu"),
+    "MR": re.compile(r"mri?|mra|t[12](w|c|ce|gd)?|flair"),
+    "PT": re.compile(r"pet|suv(bw)?|fdg"),
+}
+
+
+def guessed_modality(paths: Sequence[str]) -> str:
+    """What the names of files and folders say, ``UNKNOWN`` where they say nothing or contradict each other.
+
+    A name counts by its words: ``ct`` in ``lung_ct-3`` or ``ct01``, not in ``victor``. The file says more than its
+    folders, and a folder nearer to it more than one farther up.
+    """
+    found = {_guess(path) for path in paths} - {UNKNOWN}
+    return found.pop() if len(found) == 1 else UNKNOWN
+
+
+def _guess(path: str) -> str:
+    for part in reversed(re.split(r"[/\\]+", path.lower())):
+        words = [word for word in re.split(r"[^a-z0-9&]+", part) if word]
+        words += [word.rstrip("0123456789") for word in words]  # ct01
+        kinds = {value for value, told in _GUESSES.items() if any(told.fullmatch(word) for word in words)}
+        if len(kinds) == 1:
+            return kinds.pop()
+    return UNKNOWN
 
 
 class VersionSheet(Sheet):
