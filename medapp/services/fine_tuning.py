@@ -57,6 +57,7 @@ def fine_tuned_recipe(recipe: AnyRecipe, card: Card, minutes: float, **entries: 
         average_decay=0.98,
         tuning_patients=(),
         seed=0,
+        hold_out_seed=None,
         **entries,
     )
 

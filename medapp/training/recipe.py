@@ -48,6 +48,8 @@ class Recipe:
         tuning_patients: Held out of the training rows to choose the best checkpoint.
         tuning_share: Part of the patients that is held out where none is named.
         seed: Of weights and data.
+        hold_out_seed: Decides who is held out where nobody is named; None = ``seed``, in every stage that of the
+            recipe, since who chose a checkpoint must not have been trained on by the stage before.
         stages: Entries that change from stage to stage; each stage is a run that starts from the weights of the one
             before. Empty = one stage.
         full: Entries of the full-size model, for a machine with a large GPU; see ``full_size``.
@@ -78,6 +80,7 @@ class Recipe:
     tuning_patients: tuple[str, ...] = ()
     tuning_share: float = 0.1
     seed: int = 0
+    hold_out_seed: int | None = None
     stages: tuple[dict[str, Any], ...] = ()
     full: dict[str, Any] = field(default_factory=dict)
 
@@ -116,7 +119,8 @@ class Recipe:
         everyone = frozenset(patients)
         named = everyone.intersection(self.tuning_patients)
         # a shipped recipe names patients of the shared data; other data have others
-        return named or frozenset(split_by_patient(everyone, self.tuning_share, self.seed)[1])
+        seed = self.seed if self.hold_out_seed is None else self.hold_out_seed
+        return named or frozenset(split_by_patient(everyone, self.tuning_share, seed)[1])
 
     def check_architecture(self) -> None:
         """Refuse what nobody can build.
@@ -432,6 +436,7 @@ class AllInOneRecipe(Recipe):
             iterations=self.iterations,
             minutes=self.minutes,
             seed=self.seed,
+            hold_out_seed=self.hold_out_seed,
             tuning_patients=self.tuning_patients,
             tuning_share=self.tuning_share,
             **own,
@@ -617,7 +622,7 @@ def recipe_of(entries: Any) -> Recipe:
 
 
 def stages_of(recipe: Recipe) -> tuple[Recipe, ...]:
-    """The runs a recipe asks for, one after the other; most ask for one.
+    """The runs a recipe asks for, one after the other; most ask for one. All hold the same patients out.
 
     Raises:
         TrainingError: A stage has unknown entries.
@@ -626,9 +631,16 @@ def stages_of(recipe: Recipe) -> tuple[Recipe, ...]:
         return (recipe,)
     try:
         changes = [{key: _tuples(value) for key, value in stage.items()} for stage in recipe.stages]
-        return tuple(replace(recipe, **{**change, "stages": ()}) for change in changes)
+        return tuple(replace(recipe, **{**_same_hold_out(recipe, change), "stages": ()}) for change in changes)
     except (TypeError, AttributeError) as error:
         raise TrainingError("A stage of the recipe has unknown entries", _HINT) from error
+
+
+def _same_hold_out(recipe: Recipe, change: dict[str, Any]) -> dict[str, Any]:
+    """A stage that draws by a seed of its own, with the hold-out of the others."""
+    if change.get("seed", recipe.seed) == recipe.seed or recipe.hold_out_seed is not None:
+        return change
+    return {"hold_out_seed": recipe.seed, **change}
 
 
 def full_size(recipe: Recipe) -> Recipe:

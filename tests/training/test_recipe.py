@@ -84,6 +84,27 @@ def test_the_second_stage_of_a_restorer_goes_on_from_the_first(tmp_path, capsys)
     assert any(bool(value.any()) for value in second.values())
 
 
+def test_all_stages_hold_the_same_patients_out_whatever_they_draw_by():
+    patients = [f"p{number}" for number in range(40)]
+    alone = recipe_of(RECIPE | {"seed": 3, "tuning_patients": []})
+    recipe = recipe_of(RECIPE | {"seed": 3, "tuning_patients": [], "stages": [{}, {"seed": 4}, {"seed": 5}]})
+
+    stages = stages_of(recipe)
+
+    assert [stage.seed for stage in stages] == [3, 4, 5]
+    assert {stage.held_out(patients) for stage in stages} == {alone.held_out(patients)}
+    assert recipe_of(RECIPE | {"seed": 4, "tuning_patients": []}).held_out(patients) != alone.held_out(patients)
+
+
+def test_a_recipe_may_say_by_which_seed_patients_are_held_out():
+    patients = [f"p{number}" for number in range(40)]
+    entries = RECIPE | {"tuning_patients": [], "hold_out_seed": 3}
+    recipe = recipe_of(entries | {"seed": 7, "stages": [{}, {"seed": 8}]})
+
+    held_out = recipe_of(RECIPE | {"seed": 3, "tuning_patients": []}).held_out(patients)
+    assert {stage.held_out(patients) for stage in stages_of(recipe)} == {held_out}
+
+
 def test_patients_who_are_to_be_drawn_more_often_are(tmp_path):
     references = find_references(mr_place(tmp_path / "data"), "MR", "train")
     cropper = Cropper(PatchSet.build(references, tmp_path / "cache", Progress()), (), patient_shares={"b": 4})
