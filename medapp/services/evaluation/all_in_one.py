@@ -14,6 +14,7 @@ from medapp.progress import Progress
 from medapp.restoration.metrics import judging_of
 from medapp.restoration.restorer import NetworkRestorer
 from medapp.services.evaluation import restorations
+from medapp.services.evaluation.cards import cards_of
 from medapp.services.evaluation.conditions import CT_DENOISE, MODALITIES, conditions_of
 from medapp.services.evaluation.subjects import CLEAN, held_out_subjects
 from medapp.services.evaluation.tables import Block, interval, number, signed, told_data
@@ -57,10 +58,7 @@ def evaluate_all_in_one(
         WeightsError: A model cannot be used.
         Cancelled: The user stopped it.
     """
-    listed = library.list()
-    cards = [card for card in listed if card.task == TASK and model_id in (None, card.id)]
-    if model_id is not None and not cards:
-        raise UsageError("There is no such model of this task in the library", "medapp models list")
+    cards = cards_of(library, TASK, model_id)
     if not (data / MANIFEST).is_file():
         raise UsageError("This folder does not say which file is CT, MR or PET", "Use a folder with MANIFEST.csv")
     rows: list[dict[str, Any]] = []
@@ -75,7 +73,7 @@ def evaluate_all_in_one(
             missing.append(f"{modality} left out: {error.message}.")
             continue
         judged = [one for one in subjects if one.group == CLEAN] or subjects
-        rivals = [card for card in listed if card.task == task and model_id is None]
+        rivals = cards_of(library, task) if model_id is None else []
         models = [NetworkRestorer(library.load(card.id), modality=modality) for card in _for(modality, rivals, cards)]
         fitting = [model for model in models if condition.takes(model.card)]
         progress.start(sum(len(one.slices) for one in judged), "slices", f"evaluating {modality}")

@@ -18,6 +18,7 @@ from medapp.restoration import metrics
 from medapp.restoration.enlarging import KERNELS, enlarged_picture, sharpened_picture
 from medapp.restoration.restorer import NetworkRestorer
 from medapp.scan.finer import FinerGrid
+from medapp.services.evaluation.cards import cards_of
 from medapp.services.evaluation.figures import (
     group_mean,
     mean_interval,
@@ -106,9 +107,7 @@ def evaluate_pathology(
         WeightsError: A model cannot be used.
         Cancelled: The user stopped it.
     """
-    cards = [card for card in library.list() if card.task == TASK and model_id in (None, card.id)]
-    if model_id is not None and not cards:
-        raise UsageError("There is no such model of this task in the library", "medapp models list")
+    cards = cards_of(library, TASK, model_id)
     pictures, digest = held_out_pictures(data, progress, 1 if is_quick else pictures_per_slide)
     if is_quick:
         pictures = _quick(pictures)

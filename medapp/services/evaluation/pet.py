@@ -19,6 +19,7 @@ from medapp.restoration import metrics
 from medapp.restoration.classical import TUNED_PET, tuned_filter
 from medapp.restoration.metrics import judging_of
 from medapp.restoration.restorer import NetworkRestorer
+from medapp.services.evaluation.cards import cards_of
 from medapp.services.evaluation.figures import by_group, group_mean, mean_interval, paired_interval, rounded
 from medapp.services.evaluation.tables import Block, number, signed, told_data
 from medapp.training.degradations.ct import pixel_seed
@@ -105,9 +106,7 @@ def evaluate_pet(
         WeightsError: A model cannot be used.
         Cancelled: The user stopped it.
     """
-    cards = [card for card in library.list() if card.task == TASK and model_id in (None, card.id)]
-    if model_id is not None and not cards:
-        raise UsageError("There is no such model of this task in the library", "medapp models list")
+    cards = cards_of(library, TASK, model_id)
     subjects, data_sha256 = pet_subjects(
         data, min(slices_per_subject, _QUICK_SLICES) if is_quick else slices_per_subject, progress
     )

@@ -19,6 +19,7 @@ from medapp.restoration.kspace import keep_measured
 from medapp.restoration.metrics import Judging, judging_of
 from medapp.restoration.restorer import NetworkRestorer
 from medapp.services.evaluation.calibration import calibration_of
+from medapp.services.evaluation.cards import cards_of
 from medapp.services.evaluation.conditions import CT_DENOISE, MODALITIES, Condition, conditions_of
 from medapp.services.evaluation.figures import by_group, group_mean, mean_interval, paired_interval, rounded
 from medapp.services.evaluation.measuring import maps_for, measure_restored
@@ -84,9 +85,7 @@ def evaluate(
     """
     if task not in TASKS:
         raise UsageError(f"The task '{task[:40]}' cannot be evaluated", f"Tasks: {', '.join(TASKS)}")
-    cards = [card for card in library.list() if card.task == task and model_id in (None, card.id)]
-    if model_id is not None and not cards:
-        raise UsageError("There is no such model of this task in the library", "medapp models list")
+    cards = cards_of(library, task, model_id)
     subjects, data_sha256 = held_out_subjects(
         data, MODALITIES[task], min(slices_per_subject, _QUICK_SLICES) if is_quick else slices_per_subject, progress
     )
