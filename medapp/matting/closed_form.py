@@ -135,6 +135,42 @@ def resolve_around(
     return solved[inner], (x0, y0, x1, y1)
 
 
+def refine_soft(
+    image: NDArray,
+    alpha: NDArray[np.float32],
+    unknown: NDArray[np.bool_],
+    weight: NDArray[np.float64],
+    epsilon: float = EPSILON,
+) -> NDArray[np.float32]:
+    """Closed form that goes on from a soft alpha instead of a trimap.
+
+    What is made small is the matting Laplacian's energy plus ``weight`` times the squared distance from the given
+    alpha; equation 13 of the reference has the scribbles' weight in its place.
+
+    Args:
+        image: ``(H, W)`` or ``(H, W, 3)`` float, 0..1; both sides at least 3.
+        alpha: ``(H, W)`` float32, 0..1; not changed.
+        unknown: ``(H, W)`` bool, what may change; all else is kept exactly.
+        weight: ``(H, W)``, 0 or more.
+        epsilon: As in ``solve_closed_form``.
+
+    Returns:
+        ``(H, W)`` float32, 0..1; the given alpha where nothing may change, or too much for one factorisation.
+
+    Raises:
+        ComputeError: The system could not be solved.
+    """
+    if not unknown.any() or int(unknown.sum()) > _MOST_AT_ONCE or min(unknown.shape) < 3:
+        return alpha
+    picture = np.atleast_3d(np.asarray(image, dtype=np.float64))
+    matrix, right = band_system(picture, np.where(unknown, 0.0, alpha).astype(np.float64), unknown, epsilon)
+    pull = weight[unknown].astype(np.float64)
+    right = right + pull * alpha[unknown]
+    made = alpha.copy()
+    made[unknown] = _factorised((matrix + scipy.sparse.diags(pull)).tocsc(), right)
+    return made
+
+
 def _crop(unknown: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """``y0, y1, x0, x1`` around the unknown pixels with the two known pixels that they can see."""
     rows, cols = np.flatnonzero(unknown.any(1)), np.flatnonzero(unknown.any(0))
@@ -163,7 +199,10 @@ def _solve_at_once(
     image: NDArray[np.float64], known: NDArray[np.float64], unknown: NDArray[np.bool_], epsilon: float
 ) -> NDArray[np.float64]:
     """``(U,)`` alpha 0..1 by factorisation; a growing shift of the diagonal when that fails."""
-    matrix, right = band_system(image, known, unknown, epsilon)
+    return _factorised(*band_system(image, known, unknown, epsilon))
+
+
+def _factorised(matrix: scipy.sparse.csc_matrix, right: NDArray[np.float64]) -> NDArray[np.float64]:
     diagonal = float(matrix.diagonal().mean()) or 1.0
     scale = float(np.abs(right).max()) or 1.0
     for shift in _SHIFTS:

@@ -36,6 +36,10 @@ CT_LIMITS = (
     "Trained on a few dozen adult patients, mostly chest and abdomen; small or faint lesions may be smoothed.",
     NOT_A_DEVICE,
 )
+FIRST_FILTER = (
+    "Before the network sees a slice a classical filter takes turns with the measured k-space; the network goes on "
+    "from what comes of it."
+)
 MR_LIMITS = (
     "Made for MR slices of low resolution; its training pairs were made by cropping k-space of magnitude images.",
     "Detail finer than what was measured is a guess; what was measured is put back unless that is switched off.",
@@ -166,7 +170,7 @@ def _restoration(recipe: RestorationRecipe, common: Card) -> Card:
             ),
             scale=recipe.factor,
             degradation={"kind": "mr-kspace", "factor": recipe.factor},
-            limits=MR_LIMITS,
+            limits=(*MR_LIMITS[:-1], *([FIRST_FILTER] if recipe.first_filter else []), MR_LIMITS[-1]),
         )
     return replace(
         common,
