@@ -89,6 +89,7 @@ def test_cards_of_the_first_format_are_still_read():
         ({"takes": [{**CARD.summary()["takes"][0], "scale": 2}], "dims": 3}, "scale"),
         ({"takes": [{**CARD.summary()["takes"][0], "extent_mm": -1}]}, "extent_mm"),
         ({"takes": [{**CARD.summary()["takes"][0], "min_side_px": 2.5}]}, "min_side_px"),
+        ({"takes": [{**CARD.summary()["takes"][0], "first_filter": "magic"}]}, "first_filter"),
         ({"scale": 2.0}, "scale"),
         ({"scale": True}, "scale"),
         ({"scale": 2, "dims": 3}, "scale"),

@@ -12,6 +12,7 @@ from medapp.errors import UnsuitableModelError
 from medapp.networks.card import MR_SUPER_RESOLUTION, Intake
 from medapp.networks.library import LoadedModel
 from medapp.restoration.fit import ScanFacts, fit_card
+from medapp.restoration.interpolation import resolvers
 from medapp.restoration.kspace import onto_finer_grid, zero_filled
 from medapp.restoration.restorer import NetworkRestorer
 from medapp.scan.finer import FinerGrid
@@ -79,6 +80,26 @@ def test_a_slice_that_lies_on_the_finer_grid_already_is_restored_as_it_is():
     assert made.values.shape == filled.shape
     assert made.before is None
     np.testing.assert_array_equal(made.values, _restorer(_Wild()).restore_slice(_slice()).values)
+
+
+FIRST = replace(MR_CARD, takes=(replace(MR_CARD.takes[0], first_filter="nlm"),))
+
+
+def test_a_network_with_a_first_filter_goes_on_from_what_the_filter_leaves():
+    values = _slice()
+    made = _restorer(nn.Identity(), FIRST).restore_slice(values)
+
+    filled = onto_finer_grid(values, 2)
+    rival = next(one for one in resolvers(2) if one.name == "non-local means" and one.keeps_measured)
+    np.testing.assert_allclose(made.values, rival.run(filled, 2), atol=1e-3 * filled.max())
+    np.testing.assert_array_equal(made.before, filled)  # beside it stands the original, not the filtered slice
+    assert np.abs(made.values - filled).max() > 0.05 * filled.std()
+
+
+def test_a_first_filter_does_not_spread_voxels_that_are_not_finite():
+    values = _slice()
+    values[10, 20:23] = np.nan
+    assert np.isnan(_restorer(_Wild(), FIRST).restore_slice(values).values).sum() == 2 * 6
 
 
 def test_strength_zero_is_the_interpolated_slice():

@@ -1,6 +1,7 @@
 """Pictures with soft targets: what the sources become, and what a crop shows."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,3 +123,13 @@ def test_a_rough_mask_comes_after_the_image_and_lies_on_the_thing(disc, kind):
         assert kind == "region" or not np.array_equal(rough, truth)
     again, _ = MattingCrops(disc, plan, 0).batch(3, 64, 6)
     assert np.array_equal(images, again)
+
+
+def test_grey_matter_is_never_told_by_a_box_which_white_matter_has_too(disc):
+    specimen = disc.specimens["skin"][0]
+    tissues = {source: [replace(specimen, source=source)] for source in ("brain", "grey matter")}
+    data = MattingData(tissues, (), (), "", {})
+    for source, boxes in (("brain", 8), ("grey matter", 0)):
+        plan = CropPlan({source: 1.0}, rough=RoughPlan({"box": 1.0}))
+        images, _ = MattingCrops(data, plan, 0).batch(3, 64, 8)
+        assert sum(set(np.unique(told)) <= {0.0, 0.5} for told in images[:, 1]) == boxes

@@ -13,7 +13,7 @@ from medapp.progress import Progress
 from medapp.restoration.ranges import from_network as leaving
 from medapp.restoration.ranges import to_network as entering
 from medapp.services.train import train
-from medapp.training.degradations.pet_centres import CENTRES, at_centre, low_doses, mask_at_centre, spacing_at
+from medapp.training.degradations.pet_centres import CENTRES, at_centre, drifted, low_doses, mask_at_centre, spacing_at
 from medapp.training.losses.pet import hottest_error, uptake_error
 from medapp.training.recipe import recipe_of
 from medapp.training.tasks import task_of
@@ -172,3 +172,26 @@ def test_a_smooth_answer_pays_for_its_low_maximum():
     assert hottest_error(smooth, reference, none) > 1
     assert hottest_error(reference, reference, tumour) == 0
     assert uptake_error(smooth, reference, tumour, 4.0) > uptake_error(smooth, reference, tumour, 1.0)
+
+
+def test_a_drifted_scanner_is_like_its_centre_and_stays_the_same_for_a_patient():
+    for centre in CENTRES:
+        exact, one, other = drifted(centre, 0.0, 1), drifted(centre, 0.7, 1), drifted(centre, 0.7, 2)
+        assert (exact.blur_mm, exact.voxel_mm, exact.scanner) == (centre.blur_mm, centre.voxel_mm, centre.scanner)
+        assert one == drifted(centre, 0.7, 1) != other
+        assert 0.66 < one.scanner.counts_per_suv_ml / centre.scanner.counts_per_suv_ml < 1.51
+        assert one.blur_mm >= 0
+        assert (one.voxel_mm is None) == (centre.voxel_mm is None)
+
+
+def test_every_second_crop_comes_from_a_drifted_scanner(tmp_path, data):
+    recipe = {**RECIPE, "crops": [[40, 4]]}
+    exact, drifting = (
+        task_of(recipe_of({**recipe, "drift": drift}), data, tmp_path / "cache", Progress()) for drift in (0.0, 0.7)
+    )
+    assert drifting.data.patients == exact.data.patients
+    judged = drifting.judge(drifting.network.eval()).figures
+    assert {"suvmax_bias_a", "suvmax_bias_c"} <= set(judged)
+    assert exact.judge(exact.network.eval()).figures["input_psnr_db"] == judged["input_psnr_db"]  # judged at centres
+    one, other = (task.batch(0, 0, 1, 0.0)["degraded"] for task in (exact, drifting))
+    assert not torch.equal(one, other)

@@ -117,3 +117,15 @@ def test_patients_who_are_to_be_drawn_more_often_are(tmp_path):
 def test_shares_of_patients_are_counts(shares):
     with pytest.raises(TrainingError, match="patient_shares"):
         recipe_of(RECIPE | {"patient_shares": shares})
+
+
+@pytest.mark.parametrize("entries", [{"factor": 3, "first_filter": "nlm"}, {"factor": 2, "first_filter": "magic"}])
+def test_a_first_filter_is_one_that_is_tuned_for_the_factor(entries):
+    with pytest.raises(TrainingError, match="first_filter is one of"):
+        recipe_of(RECIPE | {"task": "mr-super-resolution", **entries})
+
+
+@pytest.mark.parametrize("drift", [-0.1, 1.5])
+def test_scanners_drift_by_a_share(drift):
+    with pytest.raises(TrainingError, match="drift"):
+        recipe_of({"name": "pet", "task": "pet-synthesis", "iterations": 2, "config": {"dims": 2}, "drift": drift})

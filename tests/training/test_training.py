@@ -239,3 +239,21 @@ def test_a_network_that_needs_what_images_do_not_have_is_refused(tmp_path, data)
     recipe = make_recipe(tmp_path / "r.json", architecture="pddm", config={})
     with pytest.raises(TrainingError, match="needs a sparse depth"):
         train(recipe, tmp_path / "run", 5, data, Progress())
+
+
+def test_an_mr_network_with_a_first_filter_is_trained_on_what_the_filter_leaves(tmp_path):
+    recipe = _mr_recipe(first_filter="nlm")
+    data = _mr_data(tmp_path / "data")
+    task = task_of(recipe_of(recipe), data, tmp_path / "cache", Progress())
+    judged = task.judge(task.network.eval())
+    plain = task_of(recipe_of(_mr_recipe()), data, tmp_path / "cache", Progress())
+    assert judged.score > plain.judge(plain.network.eval()).score + 0.2  # its start is better already
+    np.testing.assert_allclose(  # and holds what was measured
+        zero_filled(judged.samples[0].degraded * 1000, 2), zero_filled(judged.samples[0].reference * 1000, 2), atol=0.5
+    )
+
+    (tmp_path / "r.json").write_text(json.dumps(recipe))
+    train(tmp_path / "r.json", tmp_path / "run", 5, data, Progress())
+    card = ModelLibrary(tmp_path / "run", tmp_path / "none").load("toy", "cpu").card
+    assert card.takes[0].first_filter == "nlm"
+    assert any("classical filter" in limit for limit in card.limits)
