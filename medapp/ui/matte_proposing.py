@@ -67,6 +67,7 @@ class MatteProposing(QObject):
         self._ticket = 0
         self._job: int | None = None
         self._told: _Told | None = None
+        self._other = ""  # a model that was asked for this place alone
         self._is_waiting = False
         self._timer = QTimer(self, singleShot=True, interval=_ASK_AGAIN_MS)
         self._timer.timeout.connect(self._ask)
@@ -79,7 +80,7 @@ class MatteProposing(QObject):
         self._timer.stop()
         if self._document.settings.matting_model and self._document.prompts:
             self.seed = BY_PIXELS  # another place
-            self._told = None
+            self._told, self._other = None, ""
             self._ask()
 
     def _on_proposals_changed(self) -> None:
@@ -92,6 +93,17 @@ class MatteProposing(QObject):
         """The same place with another number of masks, or with the mean first; soon, so that bursts count once."""
         if self._document.settings.matting_model and self._document.prompts:
             self._timer.start()
+
+    @property
+    def model_id(self) -> str:
+        """The model that answers here."""
+        return self._other or self._document.settings.matting_model
+
+    def ask_model(self, model_id: str) -> None:
+        """Another model's answer at the same place; what answers later clicks stays chosen."""
+        if self._document.settings.matting_model and self._document.prompts:
+            self._other, self.seed = model_id, BY_PIXELS
+            self._ask()
 
     def draw_anew(self) -> None:
         """Other draws at the same place."""
@@ -224,7 +236,7 @@ class MatteProposing(QObject):
                 axis=first.axis,
                 window_center=document.window.center,
                 window_width=document.window.width,
-                model_id=settings.matting_model,
+                model_id=self.model_id,
                 point_xy=told.point_xy,
                 box_xyxy=told.box_xyxy,
                 rough_path=rough_path,

@@ -102,7 +102,9 @@ class TrainingRecipe(QObject):
             for row in rows:
                 self._titles[str(row.get("in_use") or row["id"])] = title_with_version(row)
             if self.model is None:
-                self.model_id = str(self.models[0]["id"]) if self.models else ""
+                known = [str(model["id"]) for model in self.models]
+                used = self._document.settings.matting_model  # it is what the corrections are made of
+                self.model_id = used if used in known else (known or [""])[0]
             self.count()
 
         def failed(outcome: Outcome) -> None:

@@ -279,3 +279,52 @@ def test_a_click_on_what_is_painted_starts_from_it_and_one_beside_it_from_its_re
     qtbot.waitUntil(lambda: document.matting is not None and document.matting.seed == seed + 1, timeout=20000)
     assert document.matting.told == "active matte"  # more draws of the same place
     assert not list(document.project.cache_dir.glob("rough-*.npy"))
+
+
+@pytest.fixture
+def only_own_models(tmp_path, monkeypatch):
+    (tmp_path / "no-models").mkdir()
+    monkeypatch.setattr(paths, "shipped_models_dir", lambda: tmp_path / "no-models")
+
+
+def draw_a_box(window, qtbot):
+    view = window.grid.views[0]
+    window.document.prompt_kind = "box"
+    window.document.tool_changed.emit()
+    qtbot.mousePress(view, LEFT, pos=spot(window, 26, 30))
+    qtbot.mouseMove(view, spot(window, 60, 66))
+    qtbot.mouseRelease(view, LEFT, pos=spot(window, 60, 66))
+    qtbot.waitUntil(lambda: window.document.matting is not None, timeout=20000)
+
+
+def test_a_box_alone_is_offered_to_the_model_that_is_made_for_it(only_own_models, guided_window, qtbot):
+    window, document, panel = guided_window, guided_window.document, guided_window.proposals
+    keep_toy_matting(paths.user_models_dir(), "toy-box", name="Toy box")
+    window.restoring.refresh()
+    qtbot.waitUntil(lambda: panel.source.findText("Toy box") >= 0, timeout=20000)
+    qtbot.mouseClick(window.grid.views[0], LEFT, pos=spot(window, 43, 48))
+    qtbot.waitUntil(lambda: document.matting is not None, timeout=20000)
+    assert not panel.better.isVisible()  # it saw the region under the click
+    qtbot.keyClick(window.grid.views[0], Qt.Key.Key_Escape)
+
+    draw_a_box(window, qtbot)
+    assert panel.better.isVisible()
+    assert panel.better.text() == "Ask Toy box"
+    box = document.matting.box_xyxy
+
+    panel.better.click()
+    qtbot.waitUntil(lambda: document.matting is not None and document.matting.model == "Toy box 1", timeout=20000)
+    assert document.matting.box_xyxy == box
+    assert not panel.better.isVisible()
+    assert panel._text.text() == "From Toy box 1, for a new matte"
+    assert panel.source.currentText() == "Toy matting"  # the next click is answered as before
+    window.matte_proposing.draw_anew()
+    qtbot.waitUntil(lambda: not document.is_proposing, timeout=20000)
+    assert document.matting.model == "Toy box 1"  # more draws of the same
+
+
+def test_without_a_model_for_boxes_none_is_offered(only_own_models, guided_window, qtbot):
+    draw_a_box(guided_window, qtbot)
+
+    assert guided_window.document.matting.told == ""
+    assert not guided_window.proposals.better.isVisible()

@@ -48,6 +48,7 @@ class TrainingQueue:
         self._numbers = itertools.count(1)
         self.survey = NOTHING
         self.adopted = ""
+        self.more = ()  # models
         self.asked, self.cancelled, self.killed = [], [], []
         self.progress = self.outcome = None
 
@@ -67,7 +68,7 @@ class TrainingQueue:
             mattes = {"id": "soft-matting", "title": "Soft matting", "version": version, "serves": "matting"}
             restorer = {"id": "ct-rat", "title": "CT denoising", "version": "1", "serves": "restoration"}
             plain = {"id": "filter-nlm", "title": "non-local means", "version": "", "serves": "restoration"}
-            rows = ({**mattes, "in_use": in_use}, {**restorer, "degradation": {"kind": "ct-dose"}}, plain)
+            rows = ({**mattes, "in_use": in_use}, {**restorer, "degradation": {"kind": "ct-dose"}}, plain, *self.more)
             return Done(tuple({"fit": None, "reason": "", **row} for row in rows))
         if isinstance(request, TrainingSetRequest):
             return Done(NO_REFERENCE if request.model_id == "ct-rat" else self.survey)
@@ -230,6 +231,15 @@ def test_three_fields_make_the_request(window, project, qtbot):
     assert (request.model_id, request.data_set, request.minutes, request.run) == ("soft-matting", "matting 1", 45.0, "")
     assert not page.minutes.isEnabled()
     assert visible_buttons(page) >= {"Pause", "Cancel"}
+
+
+def test_the_matting_model_that_answers_clicks_is_the_one_to_begin_from(window, project, qtbot):
+    window.queue.more = ({"id": "guided", "title": "Guided matting", "version": "1", "serves": "matting"},)
+    window.document.change_settings(matting_model="soft-matting")
+    page = go_to_train(window, qtbot)
+
+    assert page.base_model.itemText(0) == "Guided matting 1"
+    assert page.base_model.currentText() == "Soft matting 1"
 
 
 def test_everything_can_be_reached_by_keyboard(window, project, qtbot):

@@ -9,11 +9,13 @@ from medapp.ui.document import Document
 from medapp.ui.icons import icon
 from medapp.ui.matte_proposing import MatteProposing
 from medapp.ui.panels.matting_tray import MattingTray
-from medapp.ui.prompts import PROMPT_KINDS
+from medapp.ui.prompts import PROMPT_KINDS, MattingSet
 from medapp.ui.proposing import TREE_ORIGIN
 from medapp.ui.widgets import EmptyState, button, column, field, icon_button, label, row, wrapped
 
 _MATTING = "matting:"
+ROUGH_MASK = "rough_mask"
+"""Among the inputs on a card (``networks.card``, which the window does not load)."""
 _MODES = (("add", "Add to matte"), ("replace", "Replace matte"), ("subtract", "Subtract from matte"))
 
 
@@ -25,6 +27,8 @@ class ProposalsPanel(QWidget):
         self._document = document
         self._models: list[tuple[str, str]] = []  # title and key of what answers clicks
         self._matting_models: list[tuple[str, str]] = []
+        self._proposing = matte_proposing
+        self._looking: dict[str, bool] = {}  # whether a matting model looks at a rough mask
         self.mode = QComboBox()
         for mode, text in _MODES:
             self.mode.addItem(text, mode)
@@ -43,6 +47,10 @@ class ProposalsPanel(QWidget):
         self._hard.setToolTip("Accept the region as it is, without solving α at its edge")
         self._hard.toggled.connect(self._on_hard)
         self._text = wrapped()
+        self.better = button("")
+        self.better.clicked.connect(lambda _c=False: matte_proposing.ask_model(self._for_a_box()[0]))
+        self._of_box = QWidget()
+        self._of_box.setLayout(row(wrapped("Told a box alone"), self.better, spacing=6))
         self._list = QListWidget()
         self._list.setAccessibleName("Candidates, smallest first")
         self._list.currentRowChanged.connect(self._on_row)
@@ -63,7 +71,7 @@ class ProposalsPanel(QWidget):
             propose_slice,
         )
         inner = QWidget()
-        inner.setLayout(column(self._text, self._list, self.matting, margin=0, spacing=6))
+        inner.setLayout(column(self._text, self._of_box, self._list, self.matting, margin=0, spacing=6))
         scroll = QScrollArea()  # in a small window Accept stays in sight
         scroll.setWidget(inner)
         scroll.setWidgetResizable(True)
@@ -106,7 +114,17 @@ class ProposalsPanel(QWidget):
     def set_matting_models(self, models: list[dict]) -> None:
         """Models that answer a click or box with several masks and an alpha; none = the choice is absent."""
         self._matting_models = [(str(model["title"]), f"{_MATTING}{model['id']}") for model in models]
+        self._looking = {str(model["id"]): ROUGH_MASK in model.get("inputs", ()) for model in models}
         self._fill_source()
+        self._show()
+
+    def _for_a_box(self) -> tuple[str, str]:
+        """Id and title of a model made for a box alone, where one that looks for a rough mask saw none; or empty."""
+        matting = self._document.matting
+        if matting is None or matting.told or not self._looking.get(self._proposing.model_id):
+            return "", ""
+        others = ((key.removeprefix(_MATTING), title) for title, key in self._matting_models)
+        return next(((model, title) for model, title in others if not self._looking[model]), ("", ""))
 
     def _fill_source(self) -> None:
         self.source.clear()
@@ -161,6 +179,7 @@ class ProposalsPanel(QWidget):
         for control in (self._list, self._smaller, self._larger, self.next):
             control.setVisible(preview is None and matting is None)
         self.matting.setVisible(matting is not None)
+        self._show_better(matting)
         self._draw.setVisible(matting is None)  # the tool options hold it too; the strip needs the room
         if preview is not None:
             self._text.setText(f"Preview: {preview.text.lower()}. Scroll through it, then accept or reject.")
@@ -174,6 +193,9 @@ class ProposalsPanel(QWidget):
             if matting.told:  # the line is narrow
                 self._text.setText(f"From the {matting.told}, for {into}")
                 tip += f" (seed {matting.seed}). A click on what you painted starts from that"
+            elif self._proposing.model_id != document.settings.matting_model:
+                self._text.setText(f"From {matting.model}, for {into}")
+                tip += f" (seed {matting.seed})"
             else:
                 self._text.setText(f"Seed {matting.seed}, for {into}")
             self._text.setToolTip(tip)
@@ -201,6 +223,17 @@ class ProposalsPanel(QWidget):
         self._list.blockSignals(False)
         self._smaller.setEnabled(document.candidate_index > 0)
         self._larger.setEnabled(document.candidate_index + 1 < len(candidates))
+
+    def _show_better(self, matting: MattingSet | None) -> None:
+        _, title = self._for_a_box() if matting is not None else ("", "")
+        self._of_box.setVisible(bool(title))
+        if matting is not None and title:
+            self.better.setText(f"Ask {title}")
+            self.better.setAccessibleName(self.better.text())
+            self.better.setToolTip(
+                f"Ask {title} — made for a box alone. {matting.model} is made for a rough mask: paint one, or click "
+                "a region"
+            )
 
     def _pixel_mm2(self) -> float:
         scan, candidates = self._document.scan, self._document.candidates
