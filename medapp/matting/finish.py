@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medapp.errors import ComputeError
+from medapp.matting.closed_form import refine_soft
 from medapp.matting.rough import REACH_PX
 
 _SHORT, _ENOUGH = 0.7, 0.8
@@ -23,9 +25,29 @@ _GAIN = 0.06
 _STEPS = np.array([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0])  # of the logit
 _LEAST_PART = 0.03  # of the largest; smaller ones are specks
 _EPS = 1e-3
+_NEAR_PX = 7.0
+"""To the border of a rough mask, in pixels of its picture: what closed form may change."""
+_LEAST_SURE = 1e-3
+_COLOUR_EPSILON = 1e-6
+_AROUND_PX = 11
+_LEAST_SPREAD = 1e-4
 
 Span = tuple[float, float, float, float]
 """``x0, y0, x1, y1`` in pixels of the alpha, upper ends exclusive."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """How closed form goes on from an alpha, in pictures in colour.
+
+    Attributes:
+        pull: Weight of the alpha's own opinion where it is sure; it falls with the square of its sureness.
+        fit: How much of the alpha the colours around must explain, two shares: up to the first nothing changes, from
+            the second on all that closed form says is taken over.
+    """
+
+    pull: float
+    fit: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -37,21 +59,45 @@ class Finish:
         is_reaching: Raise an alpha that falls far short of the box.
         hold: Two distances to the border of a rough mask, in the network's pixels: from the first on the alpha is drawn
             to the mask, from the second on it is the mask. None = nowhere.
+        colours: In pictures in colour closed form goes on from the alpha of a rough mask, as far as colours explain it.
+            None = it does not.
     """
 
     contrast: float = 1.0
     is_reaching: bool = False
     hold: tuple[float, float] | None = None
+    colours: Colours | None = None
 
     @classmethod
     def of(cls, training: Mapping[str, Any]) -> Finish:
-        """From ``finish`` of a card's ``training``: ``contrast``, 1 to 4, ``reach``, and ``hold``, two distances."""
+        """From ``finish`` of a card's ``training``: ``contrast``, 1 to 4, ``reach``, ``hold``, two distances, and
+        ``colours``, ``pull`` and ``fit``."""
         told = training.get("finish")
         if not isinstance(told, Mapping):
             return cls()
         contrast = told.get("contrast", 1.0)
         is_sound = isinstance(contrast, (int, float)) and 1 <= contrast <= 4
-        return cls(float(contrast) if is_sound else 1.0, told.get("reach") is True, _distances(told.get("hold")))
+        return cls(
+            float(contrast) if is_sound else 1.0,
+            told.get("reach") is True,
+            _distances(told.get("hold")),
+            _colours(told.get("colours")),
+        )
+
+    def at_border(
+        self, image: NDArray[np.float32], alpha: NDArray[np.float32], rough: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """What closed form makes of the alpha of a rough mask, at the size that the network saw.
+
+        Args:
+            image: ``(C, H, W)`` float32, 0..1.
+            alpha: ``(H, W)`` float32, 0..1; not changed.
+            rough: ``(H, W)`` float32, the picture of the rough mask.
+        """
+        if self.colours is None or bool((image == image[:1]).all()):  # where all is grey, little tells two things apart
+            return alpha
+        held = alpha if self.hold is None else held_to(alpha, rough, self.hold)
+        return fitted_to_colours(image.transpose(1, 2, 0), held, rough, self.colours)
 
     def apply(
         self, alpha: NDArray[np.float32], box: Span | None, rough: NDArray[np.float32] | None = None
@@ -77,6 +123,73 @@ def _distances(told: Any) -> tuple[float, float] | None:
         return None
     near, far = float(told[0]), float(told[1])
     return (near, far) if 0 <= near < far <= REACH_PX else None
+
+
+def _colours(told: Any) -> Colours | None:
+    if not isinstance(told, Mapping) or not isinstance(pull := told.get("pull"), int | float) or pull <= 0:
+        return None
+    fit = told.get("fit")
+    if not isinstance(fit, list | tuple) or len(fit) != 2 or not all(isinstance(one, int | float) for one in fit):
+        return None
+    return Colours(float(pull), (float(fit[0]), float(fit[1]))) if fit[0] < fit[1] else None
+
+
+def fitted_to_colours(
+    image: NDArray[np.float32], alpha: NDArray[np.float32], rough: NDArray[np.float32], colours: Colours
+) -> NDArray[np.float32]:
+    """The alpha around the border of a rough mask, drawn to what closed form makes of it and of the colours.
+
+    Closed form takes alpha for a linear function of the colours in every small window. Where that explains what the
+    network says, as in photographs, it finds an edge to a fraction of a pixel; where it does not, as where two tissues
+    look alike, the network is left alone.
+
+    Args:
+        image: ``(H, W)`` or ``(H, W, C)`` float32, 0..1.
+        alpha: ``(H, W)`` float32, 0..1; not changed.
+        rough: ``(H, W)`` float32, the picture of the rough mask.
+        colours: How.
+
+    Returns:
+        ``(H, W)`` float32, 0..1; the given alpha where closed form has no solution.
+
+    Reference:
+        Levin, Lischinski, Weiss, "A Closed-Form Solution to Natural Image Matting", TPAMI 2008.
+    """
+    is_near = 2 * REACH_PX * np.abs(rough - 0.5) < _NEAR_PX
+    sureness = np.square(2 * alpha.astype(np.float64) - 1)
+    try:
+        drawn = refine_soft(image, alpha, is_near, colours.pull * (_LEAST_SURE + sureness), _COLOUR_EPSILON)
+    except ComputeError:
+        return alpha
+    low, high = colours.fit
+    share = np.clip((explained(image, alpha) - low) / (high - low), 0, 1)
+    return (alpha + share * (drawn - alpha)).astype(np.float32)
+
+
+def explained(image: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How much of the alpha's variance around each pixel is a linear function of the colours there.
+
+    Args:
+        image: ``(H, W)`` or ``(H, W, C)``, 0..1.
+        alpha: ``(H, W)``, 0..1.
+
+    Returns:
+        ``(H, W)``, 0..1; 1 where the alpha is flat.
+    """
+    layers = np.atleast_3d(image).astype(np.float64)
+    around = lambda values: ndimage.uniform_filter(values, (_AROUND_PX, _AROUND_PX))  # noqa: E731
+    given = alpha.astype(np.float64)
+    mean, means = around(given), [around(layers[..., c]) for c in range(layers.shape[2])]
+    variance = around(given * given) - mean**2
+    together = np.stack([around(layers[..., c] * given) - means[c] * mean for c in range(len(means))], axis=-1)
+    spread = np.empty((*alpha.shape, len(means), len(means)))
+    for i in range(len(means)):
+        for j in range(len(means)):
+            spread[..., i, j] = around(layers[..., i] * layers[..., j]) - means[i] * means[j]
+    spread += _LEAST_SPREAD * np.eye(len(means))
+    of_colours = (np.linalg.solve(spread, together[..., None])[..., 0] * together).sum(axis=-1)
+    flat = variance <= _LEAST_SPREAD
+    return np.where(flat, 1.0, np.clip(of_colours / np.where(flat, 1.0, variance), 0, 1))
 
 
 def held_to(alpha: NDArray[np.float32], rough: NDArray[np.float32], hold: tuple[float, float]) -> NDArray[np.float32]:

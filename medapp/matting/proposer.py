@@ -189,7 +189,11 @@ class MattingProposer:
             raise ComputeError(
                 "The model gave numbers that are not finite; nothing was changed.", "Try another box or another model."
             )
-        found = _resized(found[:, : size[0], : size[1]], shown.shape[1:]).clamp_(0, 1)
+        found = found[:, : size[0], : size[1]]
+        finish = Finish.of(self.model.card.training)
+        if told is not None and rough is not None:
+            found[-1] = torch.from_numpy(finish.at_border(image[:-1].numpy(), found[-1].numpy(), told))
+        found = _resized(found, shown.shape[1:]).clamp_(0, 1)
         arrays = found[:, top - crop[1] :, left - crop[0] :][:, : bottom - top, : right - left].numpy()
         drawn = None  # a rough mask says more of how far the thing reaches
         if rough is None and prompt[2] > prompt[0] and prompt[3] > prompt[1]:
@@ -198,7 +202,7 @@ class MattingProposer:
         if told is not None and rough is not None:
             seen = _resized(torch.from_numpy(told)[None], shown.shape[1:])[0].numpy()
             seen = seen[top - crop[1] :, left - crop[0] :][: bottom - top, : right - left]
-        alpha = Finish.of(self.model.card.training).apply(arrays[count + 1], drawn, seen)
+        alpha = finish.apply(arrays[count + 1], drawn, seen)
         return MattingProposal(box, arrays[:count], arrays[count], alpha, seed, (size[0], size[1]))
 
     def _network(self) -> MedicalMatting:

@@ -20,6 +20,11 @@ ALL_IN_ONE_LIMITS = (
     "MR comes back on a grid four times finer; what was measured is put back unless that is switched off.",
     "PET was trained on pieces of a few centimetres around sarcomas of two dozen patients: whole bodies are blocked.",
 )
+FIRST_FILTER = (
+    "Before the network sees an MR slice a classical filter takes turns with the measured k-space; the network goes on "
+    "from what comes of it."
+)
+"""Of models with a ``first_filter``."""
 _NOT_A_DEVICE = "Not a medical device; compare with the original before deciding anything."
 
 
@@ -32,12 +37,13 @@ def all_in_one_card(recipe: AllInOneRecipe, common: Card, data: DataFacts) -> Ca
         data: With its parts.
     """
     several = len(recipe.parts) > 1
+    filtered = (FIRST_FILTER,) if any(recipe.part(one).first_filter for one in recipe.parts) else ()
     return replace(
         common,
         name=recipe.title or "All-in-one restorer",
         takes=tuple(_intake(recipe, modality, data.parts[modality], several) for modality in recipe.parts),
         degradation={modality: _degradation(recipe, modality) for modality in recipe.parts},
-        limits=(*ALL_IN_ONE_LIMITS, _NOT_A_DEVICE) if several else (_NOT_A_DEVICE,),
+        limits=(*(ALL_IN_ONE_LIMITS if several else ()), *filtered, _NOT_A_DEVICE),
     )
 
 

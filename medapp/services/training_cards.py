@@ -11,7 +11,7 @@ import torch
 
 from medapp.networks.card import ROUGH_MASK, Card, Intake
 from medapp.networks.registry import architecture
-from medapp.services.all_in_one_card import all_in_one_card
+from medapp.services.all_in_one_card import FIRST_FILTER, all_in_one_card
 from medapp.services.pathology_card import pathology_card, pathology_settings
 from medapp.services.pet_cards import pet_card, pet_settings
 from medapp.services.region_cards import regions_card
@@ -35,10 +35,6 @@ CT_LIMITS = (
     "Made for axial CT slices at reduced dose; the noise it learnt was simulated (parallel beam, I0 = 2e5).",
     "Trained on a few dozen adult patients, mostly chest and abdomen; small or faint lesions may be smoothed.",
     NOT_A_DEVICE,
-)
-FIRST_FILTER = (
-    "Before the network sees a slice a classical filter takes turns with the measured k-space; the network goes on "
-    "from what comes of it."
 )
 MR_LIMITS = (
     "Made for MR slices of low resolution; its training pairs were made by cropping k-space of magnitude images.",

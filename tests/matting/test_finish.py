@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medapp.matting.finish import Finish
+from medapp.matting.finish import Colours, Finish, explained
 from medapp.matting.rough import rough_picture
 
 BOX = (20.0, 30.0, 80.0, 70.0)
@@ -46,13 +46,26 @@ def test_a_click_raises_nothing_and_contrast_cuts_the_haze():
     assert clear[35, 25] == pytest.approx(0.05, abs=1e-6)
 
 
-@pytest.mark.parametrize("told", [None, 3, {"contrast": "high"}, {"contrast": 99, "reach": "yes"}])
+@pytest.mark.parametrize(
+    "told",
+    [
+        None,
+        3,
+        {"contrast": "high"},
+        {"contrast": 99, "reach": "yes"},
+        {"colours": 0.02},
+        {"colours": {"pull": -1, "fit": [0.3, 1.0]}},
+        {"colours": {"pull": 0.02, "fit": [1.0, 0.3]}},
+    ],
+)
 def test_a_card_that_says_nothing_sound_changes_nothing(told):
     assert Finish.of({"finish": told}) == Finish()
 
 
 def test_a_card_says_how():
     assert Finish.of({"finish": {"contrast": 1.3, "reach": True}}) == Finish(1.3, True)
+    told = {"hold": [2, 8], "colours": {"pull": 0.02, "fit": [0.3, 1.0]}}
+    assert Finish.of({"finish": told}) == Finish(hold=(2.0, 8.0), colours=Colours(0.02, (0.3, 1.0)))
 
 
 def test_far_from_the_border_of_a_rough_mask_the_alpha_is_the_mask_and_near_it_its_own():
@@ -68,3 +81,40 @@ def test_far_from_the_border_of_a_rough_mask_the_alpha_is_the_mask_and_near_it_i
     assert np.array_equal(finish.apply(unsure, None), unsure)  # a box alone knows of no border
     for wrong in ([8, 2], [1], ["a", 3], [2, 99], 5):
         assert Finish.of({"finish": {"hold": wrong}}).hold is None
+
+
+def _photograph():
+    """A red disc before green, its true alpha, and a network's, 2 px too wide."""
+    row, column = np.mgrid[:80, :80]
+    distance = np.hypot(row - 40, column - 40)
+    truth, wide = (np.clip((radius - distance) / 2 + 0.5, 0, 1).astype(np.float32) for radius in (20, 22))
+    noise = 0.02 * np.random.default_rng(0).standard_normal((80, 80, 3))
+    image = truth[..., None] * (0.8, 0.2, 0.2) + (1 - truth[..., None]) * (0.2, 0.6, 0.3) + noise
+    return np.clip(image, 0, 1).astype(np.float32), truth, wide
+
+
+FITTED = Finish(hold=(2.0, 8.0), colours=Colours(0.02, (0.3, 0.9)))
+
+
+def test_where_colours_tell_two_things_apart_the_edge_moves_to_where_they_change():
+    image, truth, wide = _photograph()
+    fitted = FITTED.at_border(image.transpose(2, 0, 1), wide, rough_picture(wide > 0.5))
+    assert np.abs(fitted - truth).sum() < 0.6 * np.abs(wide - truth).sum()
+    assert 0 <= fitted.min() <= fitted.max() <= 1
+
+
+def test_a_grey_picture_and_a_card_without_colours_leave_the_alpha_as_it_is():
+    image, _, wide = _photograph()
+    grey = np.repeat(image.mean(axis=2)[None], 3, axis=0)
+    assert np.array_equal(FITTED.at_border(grey, wide, rough_picture(wide > 0.5)), wide)
+    told = Finish(hold=(2.0, 8.0)).at_border(image.transpose(2, 0, 1), wide, rough_picture(wide > 0.5))
+    assert np.array_equal(told, wide)
+
+
+def test_colours_that_say_nothing_of_the_alpha_change_little():
+    _, truth, wide = _photograph()
+    image = np.random.default_rng(1).random((80, 80, 3)).astype(np.float32)
+    assert explained(image, wide)[38:42, 58:64].mean() < 0.3
+    fitted = FITTED.at_border(image.transpose(2, 0, 1), wide, rough_picture(wide > 0.5))
+    held = np.abs(fitted - wide)
+    assert held.mean() < 0.02
