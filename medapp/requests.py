@@ -553,7 +553,7 @@ class RestoreResult:
         preview_path: ``.npy`` float32 (H, W) in native units for a preview; empty otherwise.
         report: ``mean_shift``, ``noise_change_percent``, ``voxels_outside_range``, ``seconds``, ``device``,
             ``tile_px``, ``model``, ``unit``, ``strength``; on a finer grid ``grid`` = ``{"factor", "keeps_centres"}``
-            and ``keeps_measured``; with a trust map ``trust`` = ``{"answers", "median", "high"}``.
+            and ``keeps_measured`` or ``keeps_light``; with a trust map ``trust`` = ``{"answers", "median", "high"}``.
         trust_series_id: The trust map; empty for a preview, or where none was asked for.
         trust_path: Of a preview, like ``preview_path``.
     """

@@ -22,6 +22,7 @@ from medapp.restoration.blending import around_gaps, as_seen, part_of_change, ty
 from medapp.restoration.fit import Fit, ScanFacts, fit_card
 from medapp.restoration.interpolation import first_filtered
 from medapp.restoration.kspace import keep_measured, onto_finer_grid
+from medapp.restoration.light import keep_light
 from medapp.restoration.ranges import from_network, own_intake, to_network
 from medapp.restoration.shared_pools import POOLED, SharedPools
 from medapp.restoration.tiling import Maps, RunTile, Tiling, run_tiled
@@ -176,12 +177,14 @@ class NetworkRestorer(Restorer):
         tile_px: 0 = automatic.
         modality: Of the scans to come, for models that take several.
         keeps_measured: Models that bring slices onto a finer grid put the frequencies that were measured back.
+        keeps_light: Models that enlarge pictures in colour leave the light around each place as the picture has it.
     """
 
     model: LoadedModel
     tile_px: int = 0
     modality: str | None = None
     keeps_measured: bool = True
+    keeps_light: bool = True
 
     @property
     def id(self) -> str:  # type: ignore[override]
@@ -233,6 +236,11 @@ class NetworkRestorer(Restorer):
         return self.card.fills_kspace
 
     @property
+    def enlarges_colours(self) -> bool:
+        """The network makes finer pictures in colour."""
+        return self._enlarges and self.card.channels == 3
+
+    @property
     def _enlarges(self) -> bool:
         return int(self.model.card.config.get("scale", 1)) > 1
 
@@ -276,6 +284,10 @@ class NetworkRestorer(Restorer):
         if self._enlarges:
             is_outside = self.grid.nearest(is_outside)
         restored = replace(self._leaving(image, before, is_outside, intake, tile_px), routing=averaged(choices))
+        if self.enlarges_colours and self.keeps_light:
+            given = np.where(is_outside[:: card.scale, :: card.scale], np.float32(np.nan), values)
+            kept = self._in_range(keep_light(restored.values, given, card.scale))
+            return replace(restored, values=np.where(is_outside, restored.values, kept))
         return replace(restored, values=self._kept(restored.values, values)) if self.fills else restored
 
     def _kept(self, restored: NDArray[np.float32], given: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -366,11 +378,12 @@ class NetworkRestorer(Restorer):
                 "The model gave numbers that are not finite; nothing was changed",
                 "Try CPU as the device in the settings",
             )
-        restored = from_network(made, intake)
-        if self._has_hard_limits:
-            restored = np.clip(restored, *intake.value_range)
+        restored = self._in_range(from_network(made, intake))
         outside = int(np.count_nonzero(is_outside))
         return Restored(np.where(is_outside, values, restored).astype(np.float32), outside, tile_px)
+
+    def _in_range(self, restored: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.clip(restored, *self.intake.value_range) if self._has_hard_limits else restored
 
     @property
     def _has_hard_limits(self) -> bool:

@@ -157,6 +157,8 @@ class Account:
         if isinstance(self.restorer, NetworkRestorer):
             if self.restorer.fills:
                 told["keeps_measured"] = self.restorer.keeps_measured
+            if self.restorer.enlarges_colours:
+                told["keeps_light"] = self.restorer.keeps_light
             if self.tile_px and self.restorer.per_tile:
                 told["per_tile"] = list(self.restorer.per_tile)
         routing = averaged(choice for choices in self.routing.values() for choice in choices)

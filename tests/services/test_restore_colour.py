@@ -72,6 +72,7 @@ def test_transparency_stays_a_matte_of_the_source_and_colours_behind_it_are_rest
     assert made[:, 40:].std() > 10
     assert "Transparency took no part" in report_text(done.report)
     assert "grey levels" in report_text(done.report)
+    assert "light of the picture kept" in report_text(done.report)
 
 
 def test_the_preview_is_the_run_and_a_trust_map_comes_with_it(workspace, opened):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from medapp.errors import TrainingError
+from medapp.restoration.light import to_light, to_stored
 from medapp.training.degradations import degrade
 from medapp.training.degradations.mr import low_resolution
-from medapp.training.degradations.pathology import blurred, enlarged, low_magnification, to_light, to_stored
+from medapp.training.degradations.pathology import blurred, enlarged, low_magnification
 from medapp.training.degradations.pet import PetScanner, count_noise, low_counts
 from tests.training.places import picture
 

@@ -14,6 +14,7 @@ from medapp.progress import Progress
 from medapp.restoration.metrics import judging_of
 from medapp.restoration.restorer import NetworkRestorer
 from medapp.services.evaluation import restorations
+from medapp.services.evaluation.calibration import calibration_of, trust_block, trust_figures
 from medapp.services.evaluation.cards import cards_of
 from medapp.services.evaluation.conditions import CT_DENOISE, MODALITIES, conditions_of
 from medapp.services.evaluation.subjects import CLEAN, held_out_subjects
@@ -46,12 +47,12 @@ def evaluate_all_in_one(
         progress: Counts slices.
         model_id: One all-in-one model beside the filters; None = all, and the single-task models of the library.
         slices_per_subject: Evenly spaced over each subject.
-        is_quick: One slice a subject.
+        is_quick: One slice a subject, no calibration of trust maps.
 
     Returns:
-        ``{task, data_sha256, slices_per_subject, is_quick, rows, notes}``; rows as those of
-        ``restorations.evaluate`` with ``modality``, ``unit`` and ``is_single``; ``data_sha256`` over those of the
-        modalities.
+        ``{task, data_sha256, slices_per_subject, is_quick, rows, calibration, notes}``; rows as those of
+        ``restorations.evaluate`` with ``modality``, ``unit`` and ``is_single``; ``calibration`` of the all-in-one
+        models alone; ``data_sha256`` over those of the modalities.
 
     Raises:
         UsageError: There is no such model, or nothing that could be judged.
@@ -62,6 +63,7 @@ def evaluate_all_in_one(
     if not (data / MANIFEST).is_file():
         raise UsageError("This folder does not say which file is CT, MR or PET", "Use a folder with MANIFEST.csv")
     rows: list[dict[str, Any]] = []
+    calibration: list[dict[str, Any]] = []
     hashes: dict[str, str] = {}
     missing: list[str] = []
     for task in SINGLE_TASKS:
@@ -78,6 +80,10 @@ def evaluate_all_in_one(
         fitting = [model for model in models if condition.takes(model.card)]
         progress.start(sum(len(one.slices) for one in judged), "slices", f"evaluating {modality}")
         made = restorations.rows_of(judged, judged[0].group, condition, modality, fitting, progress)
+        if not is_quick:
+            own = [model for model in fitting if model.model.card.task == TASK]
+            made_of = [calibration_of(model, judged, condition, progress) for model in own]
+            calibration += [{**told, "condition": f"{KINDS[modality]}, {told['condition']}"} for told in made_of]
         unit = judging_of(judged[0].slices[0][0], modality).unit
         single = {card.id for card in rivals}
         rows += [{"modality": modality, "unit": unit, "is_single": row["name"] in single, **row} for row in made]
@@ -90,6 +96,7 @@ def evaluate_all_in_one(
         "slices_per_subject": slices_per_subject,
         "is_quick": is_quick,
         "rows": rows,
+        "calibration": calibration,
         "notes": missing,
     }
 
@@ -102,6 +109,7 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     for row in result["rows"]:
         if row["name"] == model_id and row["kind"] == "model" and not row["is_single"]:
             figures[f"{KINDS[row['modality']]}: {row['condition']}"] = {key: row[key] for key in kept if key in row}
+    figures |= trust_figures(result["calibration"], model_id)
     return {"data_sha256": result["data_sha256"], **figures} if figures else {}
 
 
@@ -135,6 +143,8 @@ def table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
         blocks.append(
             Block("All-in-one models against each other and their comparison runs", head, tuple(pairs), left=3)
         )
+    if result["calibration"]:
+        blocks.append(trust_block(result["calibration"]))
     notes = [
         "PSNR, SSIM, RMSE inside the body; MR with the measured k-space put back; gains are paired by patient.",
         *result["notes"],

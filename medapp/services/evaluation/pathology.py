@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,8 +16,10 @@ from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
 from medapp.restoration import metrics
 from medapp.restoration.enlarging import KERNELS, enlarged_picture, sharpened_picture
+from medapp.restoration.metrics import Judging
 from medapp.restoration.restorer import NetworkRestorer
 from medapp.scan.finer import FinerGrid
+from medapp.services.evaluation.calibration import Case, calibration_over, trust_block, trust_figures
 from medapp.services.evaluation.cards import cards_of
 from medapp.services.evaluation.figures import (
     group_mean,
@@ -37,6 +39,8 @@ PHOTONS = 10_000.0
 """Of a white coarse pixel."""
 SHARPENED = "sharpened Lanczos"
 RIVALS = ("bicubic", "Lanczos", SHARPENED)
+FREE = ", light free"
+"""Added to a model's name where the light of the picture was not kept: what the network gives."""
 ALL = "all"
 WORST_SHARE = 0.1
 """Of the regions of a picture: those with the largest mean error."""
@@ -89,18 +93,20 @@ def evaluate_pathology(
         progress: Counts pictures.
         model_id: One model; None = all models of the task.
         pictures_per_slide: The first so many of each slide.
-        is_quick: One picture of each of two slides of every kind.
+        is_quick: One picture of each of two slides of every kind, no calibration of trust maps.
 
     Returns:
-        ``{task, data_sha256, is_quick, cutoff, photons, rows}``. A row a condition (``x2``, ``x4``), group (``all``
-        and each kind of picture) and method: ``{condition, group, name, kind, n_subjects, n_slices, psnr_db, ci95,
-        ssim, colour_shift, colour_shift_worst, worst_regions}``, means over pictures, then slides. ``colour_shift`` is
-        the mean difference of the channel that moved most, in grey levels, and ``_worst`` that of the worst picture;
-        ``worst_regions`` the mean absolute error in the tenth of the regions of a picture where it is largest, in grey
-        levels. Models have ``tiles_difference``, the mean absolute difference in grey levels between a picture restored
-        in tiles of 64 px and as a whole (not when quick, and None where no picture is larger than a tile), ``gain_db``
-        and ``gain_ci95`` over ``best_classical``, ``over``: ``[gain, low, high]`` in dB for each rival, and
-        ``worst_regions_percent`` and its ``_ci95`` against the rival that is best there.
+        ``{task, data_sha256, is_quick, cutoff, photons, rows, calibration}``. A row a condition (``x2``, ``x4``), group
+        (``all`` and each kind of picture) and method: ``{condition, group, name, kind, n_subjects, n_slices, psnr_db,
+        ci95, ssim, colour_shift, colour_shift_worst, worst_regions}``, means over pictures, then slides.
+        ``colour_shift`` is the mean difference of the channel that moved most, in grey levels, and ``_worst`` that of
+        the worst picture; ``worst_regions`` the mean absolute error in the tenth of the regions of a picture where it
+        is largest, in grey levels. ``kind`` is ``classical``, ``model`` or ``variant`` (a model without the light of
+        the picture kept). Models and variants have ``gain_db`` and ``gain_ci95`` over ``best_classical``, ``over``:
+        ``[gain, low, high]`` in dB for each rival, and ``worst_regions_percent`` and its ``_ci95`` against the rival
+        that is best there; models ``tiles_difference``, the mean absolute difference in grey levels between a picture
+        restored in tiles of 64 px and as a whole (not when quick, and None where no picture is larger than a tile).
+        ``calibration`` is of the middle picture of each slide.
 
     Raises:
         UsageError: There is no such model, or nothing there is such a picture.
@@ -114,9 +120,14 @@ def evaluate_pathology(
     factors = [factor for factor in FACTORS if model_id is None or any(card.scale == factor for card in cards)]
     progress.start(len(factors) * len(pictures), "pictures", "evaluating")
     rows: list[dict[str, Any]] = []
+    calibration: list[dict[str, Any]] = []
     for factor in factors:
         models = [NetworkRestorer(library.load(card.id)) for card in cards if card.scale == factor]
         found = _measured(pictures, factor, models, not is_quick, progress)
+        if not is_quick:
+            calibration += [
+                calibration_over(one, _middle_pictures(pictures, factor), f"x{factor}", progress) for one in models
+            ]
         for group in (ALL, *sorted({one.kind for one in pictures})):
             chosen = [i for i, one in enumerate(pictures) if group in (ALL, one.kind)]
             rows += _rows(f"x{factor}", group, found, chosen, [pictures[i].slide for i in chosen])
@@ -127,6 +138,7 @@ def evaluate_pathology(
         "cutoff": CUTOFF,
         "photons": PHOTONS,
         "rows": rows,
+        "calibration": calibration,
     }
 
 
@@ -211,11 +223,11 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
             ]
             entry |= {f"{one['name']}_psnr_db": one["psnr_db"] for one in same if one["kind"] == "classical"}
             figures[f"{row['condition']}, {row['group']}"] = entry
-    return figures
+    return figures | trust_figures(result["calibration"], model_id)
 
 
 def pathology_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
-    """A table a condition: a row a group and method, and notes."""
+    """A table a condition, a row a group and method; then how well the trust maps tell the error; and notes."""
     head = ("pictures", "method", "n of slides", "PSNR dB", *(f"over {one}" for one in RIVALS), "SSIM")
     head = (*head, "colour shift", "of the worst", "worst tenth of regions")
     blocks = []
@@ -232,8 +244,11 @@ def pathology_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
             shifts = (number(row["colour_shift"], 2), number(row["colour_shift_worst"], 2))
             lines.append((*cells, *shifts, worst))
         blocks.append(Block(condition, head, tuple(lines), left=2))
+    if result["calibration"]:
+        blocks.append(trust_block(result["calibration"]))
     notes = [
         "PSNR over the three colours, after rounding to 8 bit; gains with their 95 % interval over slides.",
+        "Light free: as the network gives it, the light of the picture not kept.",
         "Colour shift: mean difference of the colour that moved most, grey levels, mean over pictures and the worst",
         "picture. Last: mean absolute error in the tenth of the regions where it is largest, grey levels, and percent",
         "against the best of the three. Sharpened: by a linear filter tuned for this blur on training pictures.",
@@ -264,12 +279,11 @@ def _measured(
 ) -> dict[str, _Measured]:
     """Figures by method; a dictionary a picture, in their order."""
     found = {name: _Measured("classical") for name in (*KERNELS, SHARPENED)}
-    found |= {model.id: _Measured("model") for model in models}
+    for model in models:
+        found |= {model.id: _Measured("model"), model.id + FREE: _Measured("variant")}
     grid = FinerGrid(factor, keeps_centres=False)
     for one in pictures:
-        height, width = (side // factor * factor for side in one.colours.shape[:2])
-        reference = one.colours[:height, :width]
-        coarse = low_picture(reference, factor, CUTOFF, PHOTONS, one.seed)
+        reference, coarse = _pair(one, factor)
         regions = regions_of(coarse)
         fine = grid.nearest(regions)
         made = {name: enlarged_picture(coarse, factor, kernel) for name, kernel in KERNELS.items()}
@@ -278,6 +292,8 @@ def _measured(
         for model in models:
             whole = model.restore_slice(coarse, maps={"region_map": regions}, progress=progress.within()).values
             made[model.id] = whole
+            free = NetworkRestorer(model.model, keeps_light=False)
+            made[model.id + FREE] = free.restore_slice(coarse, maps={"region_map": regions}).values
             if with_tiles and max(coarse.shape[:2]) > _TILE_PX:
                 cut = NetworkRestorer(model.model, tile_px=_TILE_PX).restore_slice(coarse, maps={"region_map": regions})
                 tiles[model.id] = float(np.abs(cut.values.astype(np.float64) - whole).mean())
@@ -286,6 +302,26 @@ def _measured(
             found[name].pictures.append({**figures, "tiles_difference": tiles.get(name, float("nan"))})
         progress.step()
     return found
+
+
+def _middle_pictures(pictures: Sequence[Picture], factor: int) -> Iterator[Case]:
+    """One picture of each slide, at a lower magnification."""
+    slides: dict[str, list[Picture]] = {}
+    for one in pictures:
+        slides.setdefault(one.slide, []).append(one)
+    for slide, of_slide in slides.items():
+        one = of_slide[len(of_slide) // 2]
+        reference, coarse = _pair(one, factor)
+        everywhere = np.ones(reference.shape[:2], np.bool_)
+        judging = Judging(_LIMITS, everywhere, everywhere, _LIMITS, "grey levels")
+        yield Case(slide, coarse, reference, judging, {"region_map": regions_of(coarse)})
+
+
+def _pair(one: Picture, factor: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """The whole coarse pixels of a picture, and the picture at a lower magnification."""
+    height, width = (side // factor * factor for side in one.colours.shape[:2])
+    reference = one.colours[:height, :width]
+    return reference, low_picture(reference, factor, CUTOFF, PHOTONS, one.seed)
 
 
 def _rows(
@@ -311,7 +347,7 @@ def _rows(
             "colour_shift_worst": rounded(max(shifts), 3),
             "worst_regions": rounded(group_mean(measured.of("worst_regions", chosen), slides), 3),
         }
-        if measured.kind == "model":
+        if measured.kind != "classical":
             over = {rival: paired_interval(psnr, found[rival].of("psnr_db", chosen), slides) for rival in RIVALS}
             row["over"] = {rival: [rounded(x, 3) for x in gain] for rival, gain in over.items()}
             row["best_classical"] = min(over, key=lambda rival: over[rival][0])
@@ -320,7 +356,8 @@ def _rows(
                 measured.of("worst_regions", chosen), found[best].of("worst_regions", chosen), slides
             )
             row["worst_regions_percent"] = rounded(change[0], 2)
-            row["tiles_difference"] = rounded(group_mean(measured.of("tiles_difference", chosen), slides), 3)
+            if measured.kind == "model":
+                row["tiles_difference"] = rounded(group_mean(measured.of("tiles_difference", chosen), slides), 3)
             row["worst_regions_ci95"] = [rounded(x, 2) for x in change[1:]]
         rows.append(row)
     return rows

@@ -19,6 +19,7 @@ from medapp.restoration import metrics
 from medapp.restoration.classical import TUNED_PET, tuned_filter
 from medapp.restoration.metrics import judging_of
 from medapp.restoration.restorer import NetworkRestorer
+from medapp.services.evaluation.calibration import Case, calibration_over, trust_block, trust_figures
 from medapp.services.evaluation.cards import cards_of
 from medapp.services.evaluation.figures import by_group, group_mean, mean_interval, paired_interval, rounded
 from medapp.services.evaluation.tables import Block, number, signed, told_data
@@ -91,14 +92,15 @@ def evaluate_pet(
         model_id: One model; None = all models of the task.
         slices_per_subject: Whose errors count, evenly spread over each patient; SUV is read in up to 8 slices through
             the tumour beside them, at the headline dose.
-        is_quick: Two slices a patient, and no doses but the headline.
+        is_quick: Two slices a patient, no doses but the headline, and no calibration of trust maps.
 
     Returns:
-        ``{task, data_sha256, unit, slices_per_subject, is_quick, rows, gates}``. A row a centre, dose and method:
-        ``{centre, fraction, is_held_out, name, kind, n_subjects, n_slices, n_tumours, psnr_db, ci95, ssim, rmse,
-        suvmax_bias, suvmax_ci95, suvmax_worst, suvmean_bias, suvmean_worst}``; biases in percent, a figure a tumour,
-        where tumours are known, at the headline dose. Filters and models have ``gain_input_db`` with its interval,
-        models also ``gain_db`` over ``best_classical`` and ``over`` each other model. ``gates`` tells of models with
+        ``{task, data_sha256, unit, slices_per_subject, is_quick, rows, calibration, gates}``. A row a centre, dose and
+        method: ``{centre, fraction, is_held_out, name, kind, n_subjects, n_slices, n_tumours, psnr_db, ci95, ssim,
+        rmse, suvmax_bias, suvmax_ci95, suvmax_worst, suvmean_bias, suvmean_worst}``; biases in percent, a figure a
+        tumour, where tumours are known, at the headline dose. Filters and models have ``gain_input_db`` with its
+        interval, models also ``gain_db`` over ``best_classical`` and ``over`` each other model. ``calibration`` is of
+        the middle judged slice of each patient at each centre, at the headline dose. ``gates`` tells of models with
         routers what they chose at each centre.
 
     Raises:
@@ -114,9 +116,13 @@ def evaluate_pet(
     fractions = (DOSE,) if is_quick else (DOSE, *FURTHER_DOSES)
     progress.start(len(CENTRES) * sum(len(one.slices) for one in subjects), "slices", "evaluating")
     rows: list[dict[str, Any]] = []
+    calibration: list[dict[str, Any]] = []
     gates: dict[str, dict[str, dict[str, list[NDArray]]]] = {}
     for centre in CENTRES:
         rows += _rows(subjects, centre, fractions, models, gates, progress)
+        if not is_quick:
+            where = _condition({"centre": centre.name, "fraction": DOSE})
+            calibration += [calibration_over(one, _middle_slices(subjects, centre), where, progress) for one in models]
     rows.sort(key=lambda row: fractions.index(row["fraction"]))
     return {
         "task": TASK,
@@ -125,6 +131,7 @@ def evaluate_pet(
         "slices_per_subject": slices_per_subject,
         "is_quick": is_quick,
         "rows": rows,
+        "calibration": calibration,
         "gates": [_told_gates(name, chosen) for name, chosen in gates.items()],
     }
 
@@ -168,11 +175,11 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     for told in result["gates"]:
         if told["name"] == model_id and told["centre_told_percent"] is not None:
             figures["simulated centre told by the gates, %"] = told["centre_told_percent"]
-    return figures
+    return figures | trust_figures(result["calibration"], model_id)
 
 
 def pet_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
-    """A block a centre at a tenth of the counts, one of further doses, one of gates; and notes."""
+    """A block a centre at a tenth of the counts, one of further doses, of trust maps and of gates; and notes."""
     head = ("method", "PSNR, dB", "95 %", "SSIM", "RMSE, SUV", "over the input, dB", "95 %", "over the best filter, dB")
     head += ("95 %", "SUVmax bias, %", "95 %", "worst", "SUVmean bias, %", "worst")
     found: dict[str, list[tuple[str, ...]]] = {}
@@ -189,6 +196,8 @@ def pet_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
     if others:
         short = ("centre", "counts", "method", "PSNR, dB", "over the input, dB", "95 %")
         blocks.append(Block("Further doses", short, tuple(others), left=3))
+    if result["calibration"]:
+        blocks.append(trust_block(result["calibration"]))
     blocks += [_gates_block(told) for told in result["gates"]]
     notes = [
         "Simulated centres. PSNR, SSIM, RMSE inside the body; the peak is the highest uptake of each reference slice.",
@@ -220,6 +229,16 @@ def _thinned(numbers: Sequence[int], count: int) -> list[int]:
     if count >= len(numbers):
         return list(numbers)
     return [numbers[int(i)] for i in np.linspace(0, len(numbers) - 1, count + 2)[1:-1].round()]
+
+
+def _middle_slices(subjects: Sequence[PetSubject], centre: PetCentre) -> Iterator[Case]:
+    for subject in subjects:
+        judged = sorted(subject.judged)
+        full = at_centre(subject.slices[judged[len(judged) // 2]], subject.spacing_mm, centre)
+        (low,) = low_doses(
+            full, spacing_at(subject.spacing_mm, centre), centre, (DOSE,), pixel_seed(full, "evaluation")
+        )
+        yield Case(subject.patient, low, full, judging_of(full, "PT"))
 
 
 def _rows(

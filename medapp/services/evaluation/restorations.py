@@ -18,12 +18,13 @@ from medapp.progress import Progress
 from medapp.restoration.kspace import keep_measured
 from medapp.restoration.metrics import Judging, judging_of
 from medapp.restoration.restorer import NetworkRestorer
-from medapp.services.evaluation.calibration import calibration_of
+from medapp.services.evaluation.calibration import calibration_of, trust_block, trust_figures
 from medapp.services.evaluation.cards import cards_of
 from medapp.services.evaluation.conditions import CT_DENOISE, MODALITIES, Condition, conditions_of
 from medapp.services.evaluation.figures import by_group, group_mean, mean_interval, paired_interval, rounded
 from medapp.services.evaluation.measuring import maps_for, measure_restored
 from medapp.services.evaluation.subjects import CLEAN, Subject, held_out_subjects
+from medapp.services.evaluation.tables import Block, interval, number, signed, told_data
 
 _log = logging.getLogger(__name__)
 
@@ -133,12 +134,45 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
         if free is not None:
             entry["psnr_db_without_measured_kspace"] = free["psnr_db"]
         figures[f"{row['condition']}, {row['group']}"] = entry
-    for told in result["calibration"]:
-        if told["name"] == model_id:
-            figures[f"trust map, {told['condition']}"] = {
-                key: value for key, value in told.items() if key not in ("name", "condition")
-            }
-    return figures
+    return figures | trust_figures(result["calibration"], model_id)
+
+
+def restoration_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
+    """A block a condition, a row a method; then how well the trust maps tell the error."""
+    unit = result["unit"]
+    head = ("method", "PSNR, dB", "95 %", "SSIM", f"RMSE, {unit}", f"shift, {unit}", "worst", "edge width, %")
+    head += ("noise power", "noise freq.", "gain, dB", "95 %", "off the border, dB", "gain, dB", "95 %")
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for row in result["rows"]:
+        wider = row.get("edge_width")
+        cells = (
+            row["name"],
+            number(row.get("psnr_db"), 2),
+            interval(row.get("ci95")),
+            number(row.get("ssim"), 4),
+            number(row.get("rmse"), 2),
+            signed(row.get("bias"), 2),
+            signed(row.get("bias_worst"), 2),
+            signed(None if wider is None else 100 * wider, 1),
+            number(row["noise_power"], 3),
+            number(row["noise_frequency"], 2),
+            signed(row.get("gain_db"), 2),
+            interval(row.get("gain_ci95")),
+            number(row.get("psnr_inner_db"), 2),
+            signed(row.get("gain_inner_db"), 2),
+            interval(row.get("gain_inner_ci95")),
+        )
+        who = f"{row['n_subjects']} patients, {row['n_slices']} slices"
+        found.setdefault(f"{row['condition']}, {row['group']} ({who})", []).append(cells)
+    blocks = [Block(title, head, tuple(lines)) for title, lines in found.items()]
+    if result["calibration"]:
+        blocks.append(trust_block(result["calibration"]))
+    notes = [
+        "PSNR, SSIM, RMSE inside the body; shift and noise in flat regions, noise power and mean frequency against",
+        "the input; edge width against the reference; gain: PSNR over the best classical method, paired by patient.",
+        told_data(result),
+    ]
+    return blocks, notes
 
 
 def rows_of(

@@ -99,65 +99,6 @@ def depth_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
     return [Block("", head, tuple(lines), left=3)], [note, told_data(result)]
 
 
-def restoration_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
-    """A block a condition, a row a method; then how well the trust maps tell the error."""
-    unit = result["unit"]
-    head = ("method", "PSNR, dB", "95 %", "SSIM", f"RMSE, {unit}", f"shift, {unit}", "worst", "edge width, %")
-    head += ("noise power", "noise freq.", "gain, dB", "95 %", "off the border, dB", "gain, dB", "95 %")
-    found: dict[str, list[tuple[str, ...]]] = {}
-    for row in result["rows"]:
-        wider = row.get("edge_width")
-        cells = (
-            row["name"],
-            number(row.get("psnr_db"), 2),
-            interval(row.get("ci95")),
-            number(row.get("ssim"), 4),
-            number(row.get("rmse"), 2),
-            signed(row.get("bias"), 2),
-            signed(row.get("bias_worst"), 2),
-            signed(None if wider is None else 100 * wider, 1),
-            number(row["noise_power"], 3),
-            number(row["noise_frequency"], 2),
-            signed(row.get("gain_db"), 2),
-            interval(row.get("gain_ci95")),
-            number(row.get("psnr_inner_db"), 2),
-            signed(row.get("gain_inner_db"), 2),
-            interval(row.get("gain_inner_ci95")),
-        )
-        who = f"{row['n_subjects']} patients, {row['n_slices']} slices"
-        found.setdefault(f"{row['condition']}, {row['group']} ({who})", []).append(cells)
-    blocks = [Block(title, head, tuple(lines)) for title, lines in found.items()]
-    if result["calibration"]:
-        blocks.append(_calibration(result["calibration"]))
-    notes = [
-        "PSNR, SSIM, RMSE inside the body; shift and noise in flat regions, noise power and mean frequency against",
-        "the input; edge width against the reference; gain: PSNR over the best classical method, paired by patient.",
-        told_data(result),
-    ]
-    return blocks, notes
-
-
-def _calibration(calibration: Sequence[Mapping[str, Any]]) -> Block:
-    head = ("trust map of", "condition", "rank correlation", "95 %", "in 8 px blocks", "95 %")
-    head += ("mean error by tenths of the spread", "rises")
-    lines = []
-    for told in calibration:
-        tenths = " ".join(number(value, 1) for value in told["error_by_decile"])
-        lines.append(
-            (
-                told["name"],
-                told["condition"],
-                number(told["rank_correlation"], 2),
-                interval(told["rank_ci95"]),
-                number(told["block_rank_correlation"], 2),
-                interval(told["block_rank_ci95"]),
-                f"{tenths} {told['unit']}",
-                "yes" if told["rises"] else "no",
-            )
-        )
-    return Block("Does the error rise with the spread of the trust map?", head, tuple(lines), left=2)
-
-
 def told_data(result: Mapping[str, Any]) -> str:
     """The line that says on what it was measured."""
     return f"Data SHA-256 {result['data_sha256']}" + (" (quick, not for tables)" if result.get("is_quick") else "")

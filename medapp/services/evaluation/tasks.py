@@ -86,5 +86,5 @@ def table(result: Mapping[str, Any], is_markdown: bool = False) -> str:
         regions.TASK: region_table.region_table,
         pathology.TASK: pathology.pathology_table,
     }
-    blocks, notes = of_task.get(result["task"], tables.restoration_table)(result)
+    blocks, notes = of_task.get(result["task"], restorations.restoration_table)(result)
     return tables.as_markdown(blocks, notes) if is_markdown else tables.as_text(blocks, notes)

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medapp.restoration.light import to_light, to_stored
+
 CUTOFF = 1.0
 """Where the aperture's transfer reaches zero, in cycles per coarse pixel: 0.5 is what the coarse pixels can hold, and
 objectives are made to pass somewhat more than the camera can hold."""
@@ -105,15 +107,3 @@ def blurred(light: NDArray, factor: int, cutoff: float = CUTOFF) -> NDArray[np.f
     spectrum *= transfer.reshape(*transfer.shape, *[1] * (light.ndim - 2))
     made = np.fft.irfft2(spectrum, s=padded.shape[:2], axes=(0, 1))
     return made[margin:-margin, margin:-margin].astype(np.float32)
-
-
-def to_light(stored: NDArray) -> NDArray[np.float32]:
-    """Stored colours 0..255 to linear light 0..1 (sRGB, IEC 61966-2-1)."""
-    share = np.clip(np.asarray(stored, np.float32) / 255, 0, 1)
-    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def to_stored(light: NDArray) -> NDArray[np.float32]:
-    """The way back; light outside of 0..1 is clipped."""
-    light = np.clip(light, 0, 1)
-    return (255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)).astype(np.float32)

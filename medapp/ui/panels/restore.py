@@ -193,7 +193,8 @@ def report_text(report: dict[str, Any]) -> str:
     if report.get("grid"):
         factor = int(report["grid"].get("factor", 1))
         kept = {True: ", measured k-space kept", False: ", measured k-space not kept"}
-        lines.append(f"Pixels {factor} times finer{kept.get(report.get('keeps_measured'), '')}")
+        light = ", light of the picture kept" if report.get("keeps_light") else ""
+        lines.append(f"Pixels {factor} times finer{kept.get(report.get('keeps_measured'), '')}{light}")
     if report.get("trust"):
         median, high = (plain_number(float(report["trust"].get(key, 0))) for key in ("median", "high"))
         answers = int(report["trust"].get("answers", 8))

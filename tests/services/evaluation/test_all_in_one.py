@@ -46,14 +46,17 @@ def test_each_modality_is_measured_as_its_single_task(measured):
 def test_the_table_tells_gains_and_single_models_and_the_card_keeps_them(measured):
     _, library, result = measured
     text = table(result, is_markdown=True)
-    assert text.count("####") == 4
+    assert text.count("####") == 5
     assert "| CT | all | twin | +0.00 | 0.00 to 0.00 |" in text  # the same weights, and CT is all that the other takes
     assert text.count("| all | twin |") == 1
     assert "against alone, dB" in text
     figures = card_figures(result, "all")
-    assert set(figures) == {"data_sha256", "CT: dose 0.25, hann filter", "MR: x4", "PET: 0.1 of the counts"}
+    kinds = ("CT: dose 0.25, hann filter", "MR: x4", "PET: 0.1 of the counts")
+    trusted = [f"trust map, {kind.replace(': ', ', ', 1)}" for kind in kinds]
+    assert set(figures) == {"data_sha256", *kinds, *trusted}
     card = replace(library.card("all"), figures=figures)
-    ct, mr, pet = figures_in_words(card)
+    ct, mr, pet, *trust = figures_in_words(card)
+    assert [sentence.split(":")[0] for sentence in trust] == [one[:1].upper() + one[1:] for one in trusted]
     assert "CT: dose 0.25, hann filter:" in ct
     assert "HU" in ct
     assert mr.startswith("MR: x4:")

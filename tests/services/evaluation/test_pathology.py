@@ -12,6 +12,7 @@ from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
 from medapp.services.card_words import figures_in_words
 from medapp.services.evaluation.pathology import evaluate_pathology, measure_picture, worst_regions
+from medapp.services.evaluation.tasks import card_figures, table
 from tests.networks.toys import keep_toy
 from tests.training.pathology_places import CONFIG, make_slides, stained
 
@@ -61,6 +62,19 @@ def test_interpolation_and_models_are_measured_on_slides_of_val(data, models):
     assert toy["gain_db"] <= toy["over"]["bicubic"][0]  # over the better of the two
     assert toy["gain_ci95"][1] < 0  # random weights are no better
     assert ("x4", "all", "toy-rat") not in rows
+    assert rows["x2", "all", "toy-rat, light free"]["kind"] == "variant"
+    assert toy["colour_shift"] < rows["x2", "all", "toy-rat, light free"]["colour_shift"]  # random weights move it
+
+
+def test_the_trust_map_is_held_against_the_error_of_each_slide(data, models):
+    result = evaluate_pathology(ModelLibrary(models, models), data, Progress())
+    (told,) = result["calibration"]
+    assert (told["name"], told["condition"], told["n_subjects"], told["unit"]) == ("toy-rat", "x2", 3, "grey levels")
+    assert len(told["error_by_decile"]) == 10
+    assert -1 <= told["rank_correlation"] <= 1
+    assert card_figures(result, "toy-rat")["trust map, x2"]["rises"] == told["rises"]
+    assert "| toy-rat | x2 |" in table(result, is_markdown=True)
+    assert "trust map" not in table(evaluate_pathology(ModelLibrary(models, models), data, Progress(), is_quick=True))
 
 
 def test_the_command_prints_the_table_and_the_card_keeps_the_figures(data, models, capsys):

@@ -20,12 +20,16 @@ CONFIG = {"dims": 2, "n_feats": 16, "res_num": 1}
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory):
+def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pet")
     card = Card("toy", "Toy", "1", "drmc", "pet-synthesis", (PET,), "0" * 64, CONFIG, min_side_px=16)
     keep_weights(build_network("drmc", CONFIG).state_dict(), card, folder / "models")
-    library = ModelLibrary(folder / "models", folder / "none")
-    return evaluate("pet-synthesis", library, make_pet(folder / "data"), Progress(), is_quick=True)
+    return ModelLibrary(folder / "models", folder / "none"), make_pet(folder / "data")
+
+
+@pytest.fixture(scope="module")
+def result(place):
+    return evaluate("pet-synthesis", *place, Progress(), is_quick=True)
 
 
 def _row(result, letter, name):
@@ -59,6 +63,19 @@ def test_gates_are_told_by_centre(result):
     assert len(told["gates"]) == 5
     assert all(len(gates) == 6 for gates in told["gates"].values())  # two routers of three experts
     assert 0 <= told["centre_told_percent"] <= 100
+
+
+def test_the_trust_map_is_held_against_the_error_at_every_centre(place, result):
+    assert result["calibration"] == []  # quick
+    whole = evaluate("pet-synthesis", *place, Progress(), slices_per_subject=1)
+    assert [told["condition"][:8] for told in whole["calibration"]] == [f"centre {letter}" for letter in "ABCDE"]
+    for told in whole["calibration"]:
+        assert (told["name"], told["n_subjects"], told["unit"]) == ("toy", 2, "SUV")
+        assert -1 <= told["block_rank_correlation"] <= 1
+    assert "trust map, centre E, held out, 0.1 of the counts" in card_figures(whole, "toy")
+    text = table(whole, is_markdown=True)
+    assert text.count("| toy | centre ") == 5
+    assert "0.1 of the counts | 0." in text or "0.1 of the counts | -0." in text
 
 
 def test_the_result_goes_onto_a_table_and_a_card(result):
