@@ -16,6 +16,8 @@ PATHOLOGY_LIMITS = (
     "scanner's sharpening or JPEG, which it may make stronger.",
     "Detail finer than the pixels it was given is a guess: shapes of chromatin and cell borders may be wrong.",
     "Trained on a few slides of four sources.",
+    "The light of the picture is kept around every place; where texture is harder than any it was trained on, colours "
+    "may still move by a few grey levels.",
     "Not a medical device, not for diagnosis; compare with the original before deciding anything.",
 )
 
