@@ -112,7 +112,7 @@ def test_a_grey_picture_and_a_card_without_colours_leave_the_alpha_as_it_is():
 
 
 def test_colours_that_say_nothing_of_the_alpha_change_little():
-    _, truth, wide = _photograph()
+    _, _, wide = _photograph()
     image = np.random.default_rng(1).random((80, 80, 3)).astype(np.float32)
     assert explained(image, wide)[38:42, 58:64].mean() < 0.3
     fitted = FITTED.at_border(image.transpose(2, 0, 1), wide, rough_picture(wide > 0.5))
