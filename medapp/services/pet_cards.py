@@ -57,7 +57,7 @@ def pet_card(recipe: PetRecipe, data: DataFacts, common: Card) -> Card:
 
 def pet_settings(recipe: PetRecipe) -> dict[str, Any]:
     """What the card says of the training: losses, and every parameter of every centre."""
-    kept = ("crops", "fractions", "tumour_weight", "hottest_weight", "segmentation", "adversarial")
+    kept = ("crops", "fractions", "drift", "tumour_weight", "hottest_weight", "segmentation", "adversarial")
     return {
         "settings": {key: getattr(recipe, key) for key in kept},
         "simulated centres": [centre_of(letter).facts() for letter in recipe.centres],
