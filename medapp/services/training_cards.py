@@ -60,6 +60,7 @@ GUIDED_LIMITS = (
     "Targets of lesions and tumours were hard masks with a blurred border; those of the other sources were soft.",
     "Outside a crop around one thing the masks mean nothing. Not a medical device.",
 )
+FITTED_LIMIT = "In pictures in colour closed form goes on from its α, as far as the colours around explain it."
 DEPTH_LIMITS = (
     "PDDM-style: rebuilt from a paper's abstract; no official code or weights exist, and its results do not apply.",
     "Research use; no measurement for diagnosis. Lengths depend on the measured points and on the camera given.",
@@ -118,9 +119,7 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
             size_multiple=2 ** (len(recipe.config.get("num_filters", (0,) * 4)) - 1),
             min_side_px=8,
             precision="float32",
-            limits=tuple(told.format(crop=recipe.crop_px) for told in GUIDED_LIMITS)
-            if recipe.rough
-            else MATTING_LIMITS,
+            limits=_guided_limits(recipe) if recipe.rough else MATTING_LIMITS,
         )
     return replace(
         common,
@@ -132,6 +131,11 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
         precision="float32",
         limits=DEPTH_LIMITS,
     )
+
+
+def _guided_limits(recipe: MattingRecipe) -> tuple[str, ...]:
+    first, *others = (told.format(crop=recipe.crop_px) for told in GUIDED_LIMITS)
+    return (first, *([FITTED_LIMIT] if recipe.finish.get("colours") else []), *others)
 
 
 def _figures(trainer: Trainer) -> dict[str, Any]:
