@@ -23,7 +23,7 @@ from medapp.progress import Progress
 from medapp.requests import RetrainRequest, RetrainResult
 from medapp.services.adoption import CHALLENGER
 from medapp.services.effort import effort_of
-from medapp.services.fine_tuning import FineTuning, best_share, blended, challenger_card
+from medapp.services.fine_tuning import UNSEEN_SHARE, FineTuning, best_share, blended, challenger_card
 from medapp.services.gather import freeze, kind_of, shortage
 from medapp.services.scorecard import FILE, Compared, scorecard, write_scorecard
 from medapp.services.workspace import Workspace
@@ -318,10 +318,11 @@ def _compare(
 
 
 def _about(compared: Sequence[Compared], share: float) -> list[str]:
-    notes = [
-        f"The new weights lie {share:.0%} of the way from the model in use to what was learnt; the part was chosen on "
-        "cases that neither train nor judge."
-    ]
+    if share == UNSEEN_SHARE:
+        chosen = "no cases were held apart to choose the part, so it is the usual one."
+    else:
+        chosen = "the part was chosen on cases that neither train nor judge."
+    notes = [f"The new weights lie {100 * share:.3g} % of the way from the model in use to what was learnt; {chosen}"]
     if len({row.group for row in compared}) < 2:
         notes.append(
             "What the model was first judged by is not on this machine: what it may have lost there is not measured."

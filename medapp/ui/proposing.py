@@ -466,7 +466,7 @@ def candidates_of(tree: RegionTree, prompts: list[Prompt]) -> tuple[list[Candida
             Candidate(tree.mask_of([int(node)]), None, TREE_ORIGIN, axis, index, level)
             for level, node in enumerate(nodes[:-1] if len(nodes) > 1 else nodes)
         ]
-        return found, tree.best_level(point)
+        return found, min(tree.best_level(point), len(found) - 1)  # the whole slice is nobody's answer
     if box is not None and not include and not exclude:
         (x0, y0), (x1, y1) = box.points_xy[0], box.points_xy[-1]
         mask = tree.region_for_box((x0, y0, x1, y1))

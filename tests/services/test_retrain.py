@@ -93,6 +93,10 @@ def test_corrections_become_a_model_that_serves_when_adopted_and_leaves_when_rol
     harms = [row for row in told["cases"] if row["metric"] == "sad"]
     assert harms == sorted(harms, key=lambda row: -row["change_percent"])  # worst first
     assert any("not on this machine" in note for note in told["notes"])
+    of_share = [note for note in told["notes"] if "of the way from the model in use" in note]
+    assert len(of_share) == 1
+    assert "lie 60 % of the way" in of_share[0]
+    assert "no cases were held apart" in of_share[0]  # of too few patients to choose it
 
     assert proposed_by(workspace, project, card.id, tmp_path) == "Toy matting 1"
     adopted = adopt(AdoptRequest(result.run), workspace, Progress())

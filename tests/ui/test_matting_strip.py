@@ -13,8 +13,8 @@ from medapp import paths
 from medapp.annotation.edits import Stroke
 from medapp.annotation.matte import FULL
 from medapp.requests import MattingRequest
-from medapp.ui.prompts import MattingSet
-from medapp.ui.proposing import plane_patch
+from medapp.ui.prompts import MattingSet, Prompt
+from medapp.ui.proposing import candidates_of, plane_patch
 from tests.builders import write_dicom_series
 from tests.matting.toy_matting import keep_toy_matting
 from tests.ui.test_stories import disc_scan, spot
@@ -132,6 +132,15 @@ def test_a_mask_and_the_alpha_are_accepted_one_by_one_and_undone_one_by_one(answ
     assert np.array_equal(document.active_matte.slice_alpha(z) == 1, mask)
     qtbot.keyClick(view, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     assert not document.active_matte.slice_alpha(z).any()
+
+
+def test_the_strip_names_the_matte_that_accepting_made(answered, qtbot):
+    assert answered.proposals._text.text().endswith("for a new matte")
+
+    qtbot.keyClick(answered.grid.views[0], Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: answered.document.active_matte is not None, timeout=20000)
+
+    assert answered.proposals._text.text().endswith(f"for “{answered.document.active_matte.name}”")
 
 
 def test_what_is_uncertain_becomes_the_unknown_band_in_one_step(answered, qtbot):
@@ -279,6 +288,24 @@ def test_a_click_on_what_is_painted_starts_from_it_and_one_beside_it_from_its_re
     qtbot.waitUntil(lambda: document.matting is not None and document.matting.seed == seed + 1, timeout=20000)
     assert document.matting.told == "active matte"  # more draws of the same place
     assert not list(document.project.cache_dir.glob("rough-*.npy"))
+
+
+def test_a_click_where_the_whole_slice_looks_most_like_one_thing_is_answered(guided_window, qtbot):
+    document, proposing = guided_window.document, guided_window.proposing
+    view = guided_window.grid.views[0]
+    z = document.position_zyx[0]
+    qtbot.waitUntil(lambda: proposing.tree(0, z) is not None, timeout=20000)
+    key, tree = next(iter(proposing._trees.items()))
+    score = tree.score.copy()
+    score[tree.parent == np.arange(len(tree.parent))] = score.max() + 1
+    proposing._trees[key] = replace(tree, score=score)
+
+    candidates, index = candidates_of(proposing._trees[key], [Prompt("point", ((43.0, 48.0),), True, 0, z)])
+    assert 0 <= index < len(candidates)
+
+    qtbot.mouseClick(view, LEFT, pos=spot(guided_window, 43, 48))
+    qtbot.waitUntil(lambda: document.matting is not None, timeout=20000)
+    assert not document.is_proposing
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from PySide6.QtCore import Qt
 
 from medapp.ui.dialogs.questions import ModalityQuestion, guessed_modality
 
@@ -45,6 +46,20 @@ def test_the_question_begins_at_the_guess(qtbot):
     sheet = ModalityQuestion(None, ["/home/victor/liver_mr.nii.gz"], lambda paths, value: answers.append(value))
     qtbot.addWidget(sheet)
 
+    sheet._on_open()
+
+    assert answers == ["MR"]
+
+
+def test_the_keyboard_begins_at_the_guess(qtbot):
+    answers = []
+    sheet = ModalityQuestion(None, ["/data/liver_mr.nii.gz"], lambda paths, value: answers.append(value))
+    qtbot.addWidget(sheet)
+    sheet.present()
+    qtbot.waitExposed(sheet)
+
+    assert sheet.focusWidget() is next(choice for choice in sheet.choices if choice.isChecked())
+    qtbot.keyClick(sheet.focusWidget(), Qt.Key.Key_Space)
     sheet._on_open()
 
     assert answers == ["MR"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from medapp.settings import Settings
 from medapp.store.project import Project
 from medapp.ui import theme
 from medapp.ui.main_window import MainWindow
-from medapp.ui.panels.train import survey_text
+from medapp.ui.panels.train import hold_out_text, survey_text
 from tests.builders import make_scan
 from tests.ui.conftest import HINTS_SEEN
 from tests.ui.training_runs import plan, points, samples, scorecard
@@ -569,6 +570,12 @@ def test_pictures_keep_their_values(tmp_path):
     samples(tmp_path, 1, grey=77)
     values = [part.pixelColor(8, 8).red() for part in parts_of(QImage(str(tmp_path / "samples" / "1.png")))]
     np.testing.assert_array_equal(values, [0, 77, 255])
+
+
+def test_how_many_only_judge_is_said_in_words():
+    assert hold_out_text(FEW) == "2 of them only judge and are never trained on."
+    assert hold_out_text(replace(FEW, hold_out=1)) == "1 of them only judges and is never trained on."
+    assert hold_out_text(replace(FEW, hold_out=0)) == "None of them is held back to judge."
 
 
 def test_nothing_is_said_of_models_before_they_are_listed(make_window):

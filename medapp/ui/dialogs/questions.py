@@ -39,7 +39,9 @@ class ModalityQuestion(Sheet):
             self.choices.append(choice)
             self.body.addWidget(choice)
         guess = guessed_modality(paths)
-        next(choice for choice in self.choices if choice.property("value") == guess).setChecked(True)
+        chosen = next(choice for choice in self.choices if choice.property("value") == guess)
+        chosen.setChecked(True)
+        chosen.setFocus()  # or Space would choose the first one
         self.add_button("Cancel", self.reject)
         self.add_button("Open", self._on_open, "primary")
 

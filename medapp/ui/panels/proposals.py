@@ -99,6 +99,7 @@ class ProposalsPanel(QWidget):
         self.set_segmenters([])
         document.proposals_changed.connect(self._show)
         document.preview_changed.connect(self._show)
+        document.active_matte_changed.connect(self._show)  # accepting names a new one
         document.tool_changed.connect(self._show_kind)
         document.settings_changed.connect(self._show_source)
         self._show()

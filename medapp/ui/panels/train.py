@@ -429,6 +429,8 @@ def hold_out_text(survey: TrainingSetResult | None) -> str:
         return ""
     if not survey.hold_out:
         return "None of them is held back to judge."
+    if survey.hold_out == 1:
+        return "1 of them only judges and is never trained on."
     return f"{survey.hold_out} of them only judge and are never trained on."
 
 
