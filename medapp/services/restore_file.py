@@ -66,7 +66,7 @@ def restore_file(
     needs_regions = "region_map" in restorer.inputs
     fit = restorer.fit(ScanFacts.of(scan), engine_title(asked.region_model_id, workspace) if needs_regions else None)
     if fit.level == "blocked":
-        hint = "Name it with --modality." if scan.modality is None else "Choose another model."
+        hint = "Name it with --modality." if "does not say what it is" in fit.reason else "Choose another model."
         raise UnsuitableModelError(f"{restorer.chip.split(' · ')[-1]} does not fit {path.name}: {fit.reason}.", hint)
     account = Account(restorer, min(max(asked.strength, 0.0), 1.0), asked.trust)
     made = list(_made(account, scan, asked, workspace, progress, needs_regions))

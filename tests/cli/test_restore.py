@@ -121,6 +121,17 @@ def test_what_pictures_cannot_be_is_said(photo, tmp_path, capsys, model, out, to
     assert not (tmp_path / out).exists()
 
 
+def test_a_picture_that_is_too_small_is_not_asked_for_its_name(tmp_path, capsys):
+    Image.new("RGB", (9, 7), (200, 100, 150)).save(tmp_path / "tiny.png")
+
+    assert ask(tmp_path / "tiny.png", keep_colour_toy(), tmp_path / "large.png") == 2
+
+    told = capsys.readouterr().err
+    assert "this has 7" in told
+    assert "Choose another model." in told
+    assert "--modality" not in told
+
+
 def test_several_pictures_do_not_go_into_one_png(photo, tmp_path, capsys):
     pages = [Image.fromarray(np.full((20, 36, 3), level, np.uint8)) for level in (40, 200)]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
