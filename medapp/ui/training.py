@@ -282,8 +282,8 @@ class Training(QObject):
                     self._forget_run()
                     self._go_to("idle")
         else:
-            can_not_go_on = isinstance(outcome, Refused) and outcome.hint.startswith("Start a new")
-            if can_not_go_on or (isinstance(outcome, Refused) and "--" in outcome.hint):  # words of the command line
+            # words of the command line
+            if isinstance(outcome, Refused) and ("--" in outcome.hint or outcome.hint.startswith("Start a new")):
                 outcome = replace(outcome, hint="Cancel this run, then start a new one.")
             can_go_on = record is not None and record.can_go_on
             self.problem = _problem(outcome, can_go_on)
