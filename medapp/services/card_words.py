@@ -55,9 +55,7 @@ def _restored(name: str, figures: Mapping[str, Any], unit: str) -> str:
     condition, _, group = name.rpartition(", ") if ", " in name else (name, "", "")
     where = _GROUPS.get(group, f", {group}" if group else "")
     gain, rival = float(figures["gain_db"]), str(figures.get("best_classical", "the best filter"))
-    text = (
-        f"{condition[:1].upper()}{condition[1:]}{where}: {abs(gain):.2f} dB {'above' if gain >= 0 else 'below'} {rival}"
-    )
+    text = f"{_begun(condition)}{where}: {abs(gain):.2f} dB {'above' if gain >= 0 else 'below'} {rival}"
     text += _interval(figures.get("gain_ci95"), "dB") + _patients(figures)
     changes = []
     bias = figures.get("bias", figures.get("hu_bias"))
@@ -88,7 +86,12 @@ def _enlarged(name: str, figures: Mapping[str, Any]) -> str:
 def _trusted(name: str, figures: Mapping[str, Any]) -> str:
     rises = "rises with every tenth" if figures.get("rises") else "does not rise with every tenth"
     correlation = f"rank correlation {figures['rank_correlation']:.2f}"
-    return f"{name[:1].upper()}{name[1:]}: the error {rises} of its spread ({correlation})."
+    return f"{_begun(name)}: the error {rises} of its spread ({correlation})."
+
+
+def _begun(words: str) -> str:
+    """As a line begins: with a capital, but a factor such as x2 stays a factor."""
+    return f"×{words[1:]}" if words[:1] == "x" and words[1:2].isdigit() else f"{words[:1].upper()}{words[1:]}"
 
 
 def _matted(source: str, figures: Mapping[str, Any]) -> str:
