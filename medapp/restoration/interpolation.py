@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medapp.restoration.blending import around_gaps
 from medapp.restoration.kspace import keep_measured, measured_half_widths
 from medapp.restoration.ranges import PERCENTILES
+from medapp.scan.finer import FinerGrid
 
 Filter = Callable[[NDArray[np.float32], float], NDArray]
 """Slice scaled to about 0..1 and the strength to tune; the same shape back."""
@@ -151,12 +153,8 @@ def first_filtered(filled: NDArray[np.float32], factor: int, key: str | None) ->
     """
     if not key:
         return filled
-    is_gap = ~np.isfinite(filled)
-    if is_gap.all():
-        return filled
-    whole = np.where(is_gap, filled[~is_gap].min(), filled).astype(np.float32)
-    made = filtered(whole, factor, FILTERS[key][1], TUNED[key, factor, True], keeps_measured=True)
-    return np.where(is_gap, filled, made).astype(np.float32)
+    run, settings = FILTERS[key][1], TUNED[key, factor, True]
+    return around_gaps(filled, lambda whole: filtered(whole, factor, run, settings, keeps_measured=True), FinerGrid())
 
 
 def _nlm(image: NDArray[np.float32], strength: float) -> NDArray:

@@ -103,7 +103,7 @@ def _matted(source: str, figures: Mapping[str, Any]) -> str:
     side = "below" if below >= 0 else "above"
     given = "rough mask" if source.endswith(ROUGH) else "box"
     source = source.removesuffix(ROUGH)
-    what = "All of them" if source == "all" else f"{source[:1].upper()}{source[1:]}"
+    what = "All of them" if source == "all" else _begun(source)
     what += f", told a {given}"
     return f"{what}: error {abs(below):.0f} % {side} closed form{_interval(interval, '%', 0)}{_patients(figures)}."
 
@@ -118,12 +118,10 @@ def _completed(kind: str, figures: Mapping[str, Any]) -> str:
     low, high = min(gains.values()), max(gains.values())
     points = f"at {min(gains):,} to {max(gains):,} points"
     if low >= 0:
-        return f"{kind[:1].upper()}{kind[1:]}: error {low:.0f} to {high:.0f} % below the better plain fill {points}."
+        return f"{_begun(kind)}: error {low:.0f} to {high:.0f} % below the better plain fill {points}."
     if high <= 0:
-        return f"{kind[:1].upper()}{kind[1:]}: error {-high:.0f} to {-low:.0f} % above the better plain fill {points}."
-    return (
-        f"{kind[:1].upper()}{kind[1:]}: from {-low:.0f} % above to {high:.0f} % below the better plain fill {points}."
-    )
+        return f"{_begun(kind)}: error {-high:.0f} to {-low:.0f} % above the better plain fill {points}."
+    return f"{_begun(kind)}: from {-low:.0f} % above to {high:.0f} % below the better plain fill {points}."
 
 
 def _interval(ends: Any, unit: str, digits: int = 2) -> str:

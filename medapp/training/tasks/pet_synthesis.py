@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,7 +40,7 @@ from medapp.training.tasks.starting import starting_network
 from medapp.training.tasks.task import DataFacts, Judgement, Sample, marked, own_samples
 from medapp.training.tumours import tumour_beside
 
-Scanners = Callable[[str], PetCentre]
+Scanners = Mapping[str, PetCentre]
 """On which scanner a patient was."""
 LEAST_SIDE_PX = 16
 """Smaller slices are left out; those smaller than a crop are mirrored at their edges."""
@@ -88,13 +88,14 @@ def pet_task(recipe: PetRecipe, references: References, data: Path, cache: Path,
     sizes: list[tuple[float, float]] = []
     kept: Counter[str] = Counter()
     for centre in (centre_of(name) for name in recipe.centres):
-        whole = _stored_at(lambda patient, centre=centre: centre, references, tumours, recipe, cache, progress)  # type: ignore[misc]
+        exact = dict.fromkeys(references.patients, centre)
+        whole = _stored_at(exact, references, tumours, recipe, cache, progress)
         own = whole.of_patients(trained.patients)
         if not own.slices:
             raise TrainingError("No PET slice is large enough to learn from", f"Slices need {LEAST_SIDE_PX} px a side")
-        croppers.append(_cropper(own, lambda patient, centre=centre: centre, recipe, str(centre), progress))  # type: ignore[misc]
+        croppers.append(_cropper(own, exact, recipe, str(centre), progress))
         if recipe.drift:
-            like: Scanners = lambda patient, centre=centre: drifted(centre, recipe.drift, _seed(patient, centre.name))  # type: ignore[misc]  # noqa: E731
+            like = {one: drifted(centre, recipe.drift, _seed(one, centre.name)) for one in trained.patients}
             there = _stored_at(like, trained, tumours, recipe, cache, progress)
             croppers.append(_cropper(there, like, recipe, f"{centre}, {recipe.drift} drifted", progress))
         tuning += _tuning(whole.of_patients(tuple(held_out)), centre)
@@ -125,7 +126,7 @@ def _stored_at(
     progress: Progress,
 ) -> PatchSet:
     """The references as each patient's scanner shows them at full dose."""
-    there = tuple(_at(entry, tumours[entry.source], scanners(entry.patient)) for entry in references)
+    there = tuple(_at(entry, tumours[entry.source], scanners[entry.patient]) for entry in references)
     return PatchSet.build(References(references.place, there), cache, progress, recipe.slices_per_series, LEAST_SIDE_PX)
 
 
@@ -157,7 +158,7 @@ def _low_dose_maker(recipe: PetRecipe, scanners: Scanners) -> Derive:
         # one dose from each part of the range, so that few draws still cover it
         shares = (np.arange(recipe.draws) + random.random(recipe.draws)) / recipe.draws
         doses = [float(dose) for dose in np.exp(low + shares * (high - low))]
-        there = scanners(entry.patient)
+        there = scanners[entry.patient]
         return low_doses(entry.values, entry.spacing_mm, there, doses, entry.seed + recipe.seed).astype(np.float16)
 
     return make
