@@ -7,7 +7,7 @@ uses what was told. A rough mask says more: its border may be off, but what lies
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from medapp.errors import ComputeError
 from medapp.matting.closed_form import refine_soft
-from medapp.matting.rough import REACH_PX
+from medapp.matting.rough import REACH_PX, rough_picture
 
 _SHORT, _ENOUGH = 0.7, 0.8
 """Overlap with the box, 1 = equal: below the one an alpha is raised, at the other it is enough. Hands are not exact."""
@@ -25,6 +25,7 @@ _GAIN = 0.06
 _STEPS = np.array([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0])  # of the logit
 _LEAST_PART = 0.03  # of the largest; smaller ones are specks
 _EPS = 1e-3
+_HALF = 0.5
 _NEAR_PX = 7.0
 """To the border of a rough mask, in pixels of its picture: what closed form may change."""
 _LEAST_SURE = 1e-3
@@ -61,17 +62,19 @@ class Finish:
             to the mask, from the second on it is the mask. None = nowhere.
         colours: In pictures in colour closed form goes on from the alpha of a rough mask, as far as colours explain it.
             None = it does not.
+        is_asked_again: The network looks twice, the second time with its own answer as the rough mask.
     """
 
     contrast: float = 1.0
     is_reaching: bool = False
     hold: tuple[float, float] | None = None
     colours: Colours | None = None
+    is_asked_again: bool = False
 
     @classmethod
     def of(cls, training: Mapping[str, Any]) -> Finish:
-        """From ``finish`` of a card's ``training``: ``contrast``, 1 to 4, ``reach``, ``hold``, two distances, and
-        ``colours``, ``pull`` and ``fit``."""
+        """From ``finish`` of a card's ``training``: ``contrast``, 1 to 4, ``reach``, ``hold``, two distances,
+        ``colours``, ``pull`` and ``fit``, and ``again``."""
         told = training.get("finish")
         if not isinstance(told, Mapping):
             return cls()
@@ -82,40 +85,57 @@ class Finish:
             told.get("reach") is True,
             _distances(told.get("hold")),
             _colours(told.get("colours")),
+            told.get("again") is True,
         )
 
-    def at_border(
-        self, image: NDArray[np.float32], alpha: NDArray[np.float32], rough: NDArray[np.float32]
+    def of_mask(
+        self,
+        image: NDArray[np.float32],
+        alpha: NDArray[np.float32],
+        rough: NDArray[np.float32],
+        ask: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     ) -> NDArray[np.float32]:
-        """What closed form makes of the alpha of a rough mask, at the size that the network saw.
+        """The alpha of a rough mask, finished at the size that the network saw.
 
         Args:
             image: ``(C, H, W)`` float32, 0..1.
             alpha: ``(H, W)`` float32, 0..1; not changed.
-            rough: ``(H, W)`` float32, the picture of the rough mask.
-        """
-        if self.colours is None or bool((image == image[:1]).all()):  # where all is grey, little tells two things apart
-            return alpha
-        held = alpha if self.hold is None else held_to(alpha, rough, self.hold)
-        return fitted_to_colours(image.transpose(1, 2, 0), held, rough, self.colours)
-
-    def apply(
-        self, alpha: NDArray[np.float32], box: Span | None, rough: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """The finished alpha.
-
-        Args:
-            alpha: ``(H, W)`` float32, 0..1; not changed.
-            box: What the person drew; None for a click.
-            rough: ``(H, W)`` float32, the picture of a rough mask as ``rough_picture`` makes it; None without one.
+            rough: ``(H, W)`` float32, the picture of the rough mask as ``rough_picture`` makes it.
+            ask: The network's alpha for another such picture.
 
         Returns:
             ``(H, W)`` float32, 0..1.
         """
-        raised = raised_to(alpha, box) if self.is_reaching and box is not None else alpha
-        if self.contrast != 1.0:
-            raised = np.clip((raised - 0.5) * self.contrast + 0.5, 0, 1).astype(np.float32)
-        return raised if self.hold is None or rough is None else held_to(raised, rough, self.hold)
+        alpha, told = self._held(alpha, rough), rough
+        own = alpha > _HALF
+        if self.is_asked_again and own.any() and not own.all():
+            # a hurried border is off by some pixels, the first answer by less: the network errs less from there, but
+            # forgets what the person drew, hence the mean
+            told = rough_picture(own)
+            alpha = ((alpha + self._held(ask(told), told)) / 2).astype(np.float32)
+        if self.colours is None or bool((image == image[:1]).all()):  # where all is grey, little tells two things apart
+            return alpha
+        return self._held(fitted_to_colours(image.transpose(1, 2, 0), alpha, told, self.colours), rough)
+
+    def of_box(self, alpha: NDArray[np.float32], box: Span | None) -> NDArray[np.float32]:
+        """The alpha of a box or a click, finished.
+
+        Args:
+            alpha: ``(H, W)`` float32, 0..1; not changed.
+            box: What the person drew; None for a click.
+
+        Returns:
+            ``(H, W)`` float32, 0..1.
+        """
+        return self._contrasted(raised_to(alpha, box) if self.is_reaching and box is not None else alpha)
+
+    def _contrasted(self, alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.contrast == 1.0:
+            return alpha
+        return np.clip((alpha - _HALF) * self.contrast + _HALF, 0, 1).astype(np.float32)
+
+    def _held(self, alpha: NDArray[np.float32], rough: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._contrasted(alpha) if self.hold is None else held_to(self._contrasted(alpha), rough, self.hold)
 
 
 def _distances(told: Any) -> tuple[float, float] | None:

@@ -184,25 +184,24 @@ class MattingProposer:
         if seed == BY_PIXELS:
             seed = _hash(padded, box)
         noise = np.random.default_rng(seed).standard_normal((1, count, network.latent_dim)).astype(np.float32)
-        found = self._run(network, padded, torch.from_numpy(noise), mean_first, progress)  # (K + 2, H, W)
-        if not bool(torch.isfinite(found).all()):
-            raise ComputeError(
-                "The model gave numbers that are not finite; nothing was changed.", "Try another box or another model."
-            )
+        found = _finite(self._run(network, padded, torch.from_numpy(noise), mean_first, progress))  # (K + 2, H, W)
         found = found[:, : size[0], : size[1]]
         finish = Finish.of(self.model.card.training)
         if told is not None and rough is not None:
-            found[-1] = torch.from_numpy(finish.at_border(image[:-1].numpy(), found[-1].numpy(), told))
+
+            def ask(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+                entering = _padded(torch.cat([image[:-1], torch.from_numpy(picture)[None]]), network.size_multiple)
+                answer = self._run(network, entering, torch.from_numpy(noise), mean_first, progress)
+                return _finite(answer)[-1, : size[0], : size[1]].numpy()
+
+            found[-1] = torch.from_numpy(finish.of_mask(image[:-1].numpy(), found[-1].numpy(), told, ask))
         found = _resized(found, shown.shape[1:]).clamp_(0, 1)
         arrays = found[:, top - crop[1] :, left - crop[0] :][:, : bottom - top, : right - left].numpy()
-        drawn = None  # a rough mask says more of how far the thing reaches
-        if rough is None and prompt[2] > prompt[0] and prompt[3] > prompt[1]:
-            drawn = (prompt[0] - left, prompt[1] - top, prompt[2] - left, prompt[3] - top)
-        seen = None
-        if told is not None and rough is not None:
-            seen = _resized(torch.from_numpy(told)[None], shown.shape[1:])[0].numpy()
-            seen = seen[top - crop[1] :, left - crop[0] :][: bottom - top, : right - left]
-        alpha = finish.apply(arrays[count + 1], drawn, seen)
+        alpha = arrays[count + 1]
+        if told is None or rough is None:
+            is_drawn = rough is None and prompt[2] > prompt[0] and prompt[3] > prompt[1]
+            drawn = (prompt[0] - left, prompt[1] - top, prompt[2] - left, prompt[3] - top) if is_drawn else None
+            alpha = finish.of_box(alpha, drawn)  # a rough mask says more of how far the thing reaches
         return MattingProposal(box, arrays[:count], arrays[count], alpha, seed, (size[0], size[1]))
 
     def _network(self) -> MedicalMatting:
@@ -263,6 +262,14 @@ class MattingProposer:
             raise ComputeError("The memory is full; nothing was changed.", "Draw a smaller box.") from error
         found = torch.stack(seen).mean(dim=0)
         return torch.cat([found[:-1], binary_entropy(found[:-1].mean(dim=0, keepdim=True)), found[-1:]])
+
+
+def _finite(found: torch.Tensor) -> torch.Tensor:
+    if not bool(torch.isfinite(found).all()):
+        raise ComputeError(
+            "The model gave numbers that are not finite; nothing was changed.", "Try another box or another model."
+        )
+    return found
 
 
 def _around(rough: NDArray, shape: tuple[int, ...]) -> tuple[float, float, float, float]:

@@ -98,6 +98,7 @@ def tune_mattes(
         (*(kept_old.files if kept_old else ()), version.name),
         hashlib.sha256(f"{version.sha256} {old.sha256 if old else ''}".encode()).hexdigest(),
         kept_old.licences if kept_old else {},
+        kept_old.textures if kept_old else (),
     )
     facts = DataFacts(mixed.sha256, mixed.files, len(groups) - len(apart))
     judged = [_alone(SOURCE, fresh["apart"])] if fresh["apart"] else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +32,8 @@ class CropPlan:
         softness: Blur of the border of things whose label is hard, low and high, in crop sides.
         inverted: How often a crop is shown inverted.
         greyed: How often a crop in colour is shown in grey.
+        varied: How often a cut-out lies on a texture and both have their colours changed, or it is filled with another
+            texture: a hundred cut-outs are few, and so are the pictures they lie on.
         channels: 1 = grey, 3 = colours; a rough mask comes as one more after them.
         rough: How the rough mask that the network is shown is drawn; without shares it is shown none.
     """
@@ -42,6 +44,7 @@ class CropPlan:
     softness: tuple[float, float] = (0.004, 0.012)
     inverted: float = 0.12
     greyed: float = 0.2
+    varied: float = 0.0
     channels: int = 1
     rough: RoughPlan = field(default_factory=RoughPlan)
 
@@ -134,20 +137,50 @@ class MattingCrops:
         self, image: NDArray[np.float32], alpha: NDArray[np.float32], side: int, random: np.random.Generator
     ) -> NDArray[np.float32]:
         """Over a backdrop; sometimes with a smooth shade instead of its own picture, as organs have."""
-        backdrop = self._data.backdrops[int(random.integers(len(self._data.backdrops)))]
-        turn = random.uniform(0, 2 * np.pi)
-        scale = random.uniform(0.4, max(0.5, min(2.0, min(backdrop.shape[:2]) / side)))
-        middle = np.array(backdrop.shape[:2]) * random.uniform(0.3, 0.7, 2)
-        matrix = scale * _turned(turn, False)
-        place = (matrix, middle - matrix @ np.full(2, (side - 1) / 2))
-        behind = self._in_channels(_cut(backdrop, place, side, "reflect"))
+        if self._plan.varied and self._data.textures and random.random() < self._plan.varied:
+            return self._varied(image, alpha, side, random)
+        behind = self._backdrop(self._data.backdrops, side, random)
         if random.random() < 0.3:
             shade = ndimage.gaussian_filter(random.standard_normal((side, side)), random.uniform(2, 12), mode="wrap")
             shade *= random.uniform(0.0, 0.12) / max(float(shade.std()), 1e-6)
             image = self._in_channels((random.uniform(0.1, 0.95) + shade).astype(np.float32))
             if random.random() < 0.5:
                 behind = behind * random.uniform(0.2, 0.7) + random.uniform(0, 0.3)
-        return (alpha[..., None] * image + (1 - alpha[..., None]) * behind).astype(np.float32)
+        return _over(image, behind, alpha)
+
+    def _varied(
+        self, image: NDArray[np.float32], alpha: NDArray[np.float32], side: int, random: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Over a texture, in other colours, every second time filled with another texture."""
+        behind = _recoloured(self._backdrop(self._data.textures, side, random), random)
+        if random.random() < 0.5:
+            image = self._backdrop(self._data.textures, side, random)
+        return _over(_recoloured(image, random), behind, alpha)
+
+    def _backdrop(
+        self, pictures: Sequence[NDArray[np.float32]], side: int, random: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """``(side, side, C)`` of one of the pictures, turned and at some scale."""
+        picture = pictures[int(random.integers(len(pictures)))]
+        turn = random.uniform(0, 2 * np.pi)
+        scale = random.uniform(0.4, max(0.5, min(2.0, min(picture.shape[:2]) / side)))
+        middle = np.array(picture.shape[:2]) * random.uniform(0.3, 0.7, 2)
+        matrix = scale * _turned(turn, False)
+        place = (matrix, middle - matrix @ np.full(2, (side - 1) / 2))
+        return self._in_channels(_cut(picture, place, side, "reflect"))
+
+
+def _over(image: NDArray[np.float32], behind: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    return (alpha[..., None] * image + (1 - alpha[..., None]) * behind).astype(np.float32)
+
+
+def _recoloured(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+    """``(H, W, C)`` with its channels exchanged, its contrast and light changed, sometimes each channel on its own."""
+    low = random.uniform(0, 0.4)
+    high = random.uniform(low + 0.2, 1)
+    count = image.shape[2]
+    bent = np.clip(image[..., random.permutation(count)], 0, 1) ** np.exp(random.uniform(-0.6, 0.6, count))
+    return (low + (high - low) * (1 - bent if random.random() < 0.2 else bent)).astype(np.float32)
 
 
 def _turned(turn: float, is_mirrored: bool) -> NDArray[np.float64]:

@@ -39,6 +39,8 @@ _LEAST_VESSELS = 0.05
 _MARGIN = 0.7  # around a thing, of its side
 _BRAIN_MARGIN_PX = 3
 _LEAST_OF_BRAIN = 0.3  # of its fullest slice
+_TEXTURES = ("matting/background/", "depth/rgbd/", "pathology/he/", "pathology/nuclei/", "pathology/wbc/")
+_NO_TEXTURE = ("_depth.png", "_label.png", "_mask.png")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class MattingData:
         files: Paths that were read, relative to the data folder.
         sha256: Over the manifest's hashes of these files.
         licences: Licence to number of files.
+        textures: Photographs and stained tissue: what else cut-outs may lie on, or be filled with.
     """
 
     specimens: Mapping[str, Sequence[Specimen]]
@@ -77,6 +80,7 @@ class MattingData:
     files: tuple[str, ...]
     sha256: str
     licences: Mapping[str, int]
+    textures: Sequence[NDArray[np.float32]] = ()
 
 
 def load_matting_data(data_dir: Path, kind: str, progress: Progress) -> MattingData:
@@ -94,6 +98,7 @@ def load_matting_data(data_dir: Path, kind: str, progress: Progress) -> MattingD
     rows = {row["path"]: row for row in manifest_rows(data_dir) if row["kind"] == kind}
     found: dict[str, list[Specimen]] = {source: [] for source in SOURCES}
     backdrops: list[NDArray[np.float32]] = []
+    textures: list[NDArray[np.float32]] = []
     used: list[str] = []
     progress.start(len(rows), "files", "reading mattes")
     for path in sorted(rows):
@@ -105,7 +110,9 @@ def load_matting_data(data_dir: Path, kind: str, progress: Progress) -> MattingD
             continue
         for specimen in specimens:
             found[specimen.source].append(specimen)
-        if backdrop is not None:
+        if backdrop is not None and is_texture(path):
+            textures.append(backdrop)
+        if backdrop is not None and not path.startswith(_TEXTURES[1:]):
             backdrops.append(backdrop)
         used += files
     if not any(found.values()) or not backdrops:
@@ -116,7 +123,12 @@ def load_matting_data(data_dir: Path, kind: str, progress: Progress) -> MattingD
         licences[rows[path]["licence"]] = licences.get(rows[path]["licence"], 0) + 1
     for source, every in (("brain", 6), ("skin", 4), ("vessels", 12)):
         backdrops += [specimen.image for specimen in found[source][::every]]
-    return MattingData(found, backdrops, tuple(used), digest, licences)
+    return MattingData(found, backdrops, tuple(used), digest, licences, textures)
+
+
+def is_texture(path: str) -> bool:
+    """Whether a file of the manifest is a photograph or stained tissue, and no label of one."""
+    return path.startswith(_TEXTURES) and not path.endswith(_NO_TEXTURE)
 
 
 def _read(
@@ -125,7 +137,7 @@ def _read(
     """Specimens of one file of the manifest, or a backdrop, and the files that were needed."""
     if path.startswith("matting/rgba/"):
         return _cut_out(data_dir / path, path), None, [path]
-    if path.startswith("matting/background/"):
+    if is_texture(path):
         return [], _shrunk(_picture(read_all(data_dir / path)[0], 0), 2 * LARGEST_PX), [path]
     if path.startswith("skin_or_endoscopy/fundus/") and path.endswith(".jpg"):
         return _vessels(data_dir, path, rows)

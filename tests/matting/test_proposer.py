@@ -247,3 +247,13 @@ def test_a_click_without_a_region_still_answers(proposer_of, slice_values):
 def test_a_rough_mask_that_cannot_be_used_is_refused(proposer_of, slice_values, rough, text):
     with pytest.raises(UsageError, match=text):
         proposer_of(**GUIDED).propose(slice_values, rough=rough)
+
+
+def test_a_card_that_asks_again_gives_another_alpha_and_the_same_masks(proposer_of, slice_values, disc):
+    once, twice = (
+        proposer_of(**GUIDED, training={"finish": {"again": again}}).propose(slice_values, rough=disc, seed=1)
+        for again in (False, True)
+    )
+    assert np.array_equal(once.masks, twice.masks)
+    assert not np.array_equal(once.alpha, twice.alpha)
+    assert 0 <= twice.alpha.min() <= twice.alpha.max() <= 1

@@ -1,6 +1,7 @@
 """Medical Matting from a data folder to a network that has learnt something."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from safetensors.torch import save_file
 from medapp.errors import TrainingError
 from medapp.progress import Progress
 from medapp.training.loop import Trainer
-from medapp.training.matting_data import MattingData, Specimen, load_matting_data
+from medapp.training.matting_crops import CropPlan, MattingCrops
+from medapp.training.matting_data import MattingData, Specimen, is_texture, load_matting_data
 from medapp.training.recipe import MattingRecipe
 from medapp.training.run_folder import RunFolder
 from medapp.training.tasks.matting import crop_plan, held_apart, matting_task
@@ -178,3 +180,23 @@ def test_a_model_learns_to_use_a_rough_mask_from_one_that_never_saw_any(data, tm
 )
 def test_a_recipe_of_rough_masks_that_cannot_work_says_why(entries, text):
     assert text in _recipe(**entries).problem()
+
+
+def test_varied_cut_outs_lie_on_textures_in_colours_of_their_own(data_dir):
+    data = load_matting_data(data_dir, "train", Progress())
+    assert len(data.textures) == len(data.backdrops) - 1 == 1  # the photograph; the lesion is no texture
+    plan = CropPlan(shares={"cut-out": 1.0}, channels=3)
+    usual, varied, without = (
+        MattingCrops(each, replace(plan, varied=share), seed=2).batch(0, 32, 8)
+        for each, share in ((data, 0.0), (data, 1.0), (replace(data, textures=()), 1.0))
+    )
+    assert np.array_equal(usual[1][0], varied[1][0])  # the same shape, but not what fills and surrounds it
+    assert not np.array_equal(usual[0][0], varied[0][0])
+    assert np.array_equal(usual[0], without[0])
+
+
+def test_labels_and_depths_are_no_textures():
+    assert is_texture("depth/rgbd/realsense_0_rgb.jpg")
+    assert is_texture("pathology/wbc/wbc002.png")
+    assert not any(map(is_texture, ("depth/rgbd/realsense_0_depth.png", "pathology/wbc/wbc002_mask.png")))
+    assert not any(map(is_texture, ("pathology/nuclei/bbbc038_0_label.png", "matting/rgba/disc.png")))
