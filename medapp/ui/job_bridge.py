@@ -44,6 +44,8 @@ class Job:
         state: ``waiting``, ``running``, ``cancelling``, ``done``, ``stopped``, ``refused`` or ``crashed``.
         is_quiet: True for quick interactive jobs, which show no row.
         can_stop_now: Five seconds after *Cancel*.
+        stage_at: When the units that are counted now began; a job counts files first, then iterations, then cases.
+        stage_done: Units that were finished then, as when a run goes on.
         stopped_text: What its row says when it was stopped; empty = Cancelled.
     """
 
@@ -58,6 +60,8 @@ class Job:
     note: str = ""
     device: str = ""
     started_at: float = 0.0
+    stage_at: float = 0.0
+    stage_done: int = 0
     ended_at: float = 0.0
     can_stop_now: bool = False
     stopped_text: str = ""
@@ -79,10 +83,11 @@ class Job:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated after three units; None before."""
-        if self.done < 3 or self.total <= 0 or not self.started_at:
+        """Estimated after three units of those that are counted now; None before, and once all are finished."""
+        made = self.done - self.stage_done
+        if made < 3 or not self.stage_at or self.done >= self.total:
             return None
-        return (time.monotonic() - self.started_at) / self.done * (self.total - self.done)
+        return (time.monotonic() - self.stage_at) / made * (self.total - self.done)
 
 
 class JobBridge(QObject):
@@ -192,9 +197,10 @@ class JobBridge(QObject):
             return
         if job.state == "waiting":
             job.state = "running"
-            job.started_at = time.monotonic()
+            job.started_at = job.stage_at = time.monotonic()
         if event.total != job.total or event.unit != job.unit:
             job.total, job.unit, job.done = event.total, event.unit, event.done
+            job.stage_at, job.stage_done = time.monotonic(), event.done
         job.done = max(job.done, event.done)  # the bar never goes back
         job.note = event.note or job.note
         job.device = str(event.detail.get("device", job.device))

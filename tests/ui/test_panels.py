@@ -84,10 +84,28 @@ def test_time_left_is_told_after_three_units_of_a_long_job(drawer, qtbot):
     drawer.queue.jobs[1][0](ProgressEvent(0, 40, "slices"))
     qtbot.waitUntil(lambda: drawer.bridge.job(number).state == "running")
     job = drawer.bridge.job(number)
-    job.started_at = time.monotonic() - 12
+    job.started_at = job.stage_at = time.monotonic() - 12
     drawer.queue.jobs[1][0](ProgressEvent(4, 40, "slices"))
     qtbot.waitUntil(lambda: job.done == 4)
 
+    assert "about 1 min 48 s left" in texts(drawer.row_of(number))
+
+
+def test_time_left_is_of_the_units_that_are_counted_now(drawer, qtbot):
+    number = drawer.bridge.submit(request())
+    say = drawer.queue.jobs[1][0]
+    say(ProgressEvent(900, 900, "iterations"))
+    qtbot.waitUntil(lambda: drawer.bridge.job(number).done == 900)
+    job = drawer.bridge.job(number)
+    job.started_at -= 500
+    drawer.bridge.job_changed.emit(number)
+    assert "left" not in texts(drawer.row_of(number))  # all is done, and nobody knows yet what comes
+
+    say(ProgressEvent(0, 40, "cases", "comparing"))
+    qtbot.waitUntil(lambda: job.total == 40)
+    job.stage_at -= 12
+    say(ProgressEvent(4, 40, "cases", "comparing"))
+    qtbot.waitUntil(lambda: job.done == 4)
     assert "about 1 min 48 s left" in texts(drawer.row_of(number))
 
 
