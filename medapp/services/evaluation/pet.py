@@ -44,6 +44,7 @@ LESION_SLICES = 8
 _LEAST_SIDE_PX = 24
 _LEAST_BODY = 0.1
 _INPUT = "low-dose input"
+_TOGETHER = f"all centres, {DOSE:g} of the counts"
 _QUICK_SLICES = 2
 
 
@@ -95,12 +96,13 @@ def evaluate_pet(
         is_quick: Two slices a patient, no doses but the headline, and no calibration of trust maps.
 
     Returns:
-        ``{task, data_sha256, unit, slices_per_subject, is_quick, rows, calibration, gates}``. A row a centre, dose and
-        method: ``{centre, fraction, is_held_out, name, kind, n_subjects, n_slices, n_tumours, psnr_db, ci95, ssim,
-        rmse, suvmax_bias, suvmax_ci95, suvmax_worst, suvmean_bias, suvmean_worst}``; biases in percent, a figure a
-        tumour, where tumours are known, at the headline dose. Filters and models have ``gain_input_db`` with its
-        interval, models also ``gain_db`` over ``best_classical`` and ``over`` each other model. ``calibration`` is of
-        the middle judged slice of each patient at each centre, at the headline dose. ``gates`` tells of models with
+        ``{task, data_sha256, unit, slices_per_subject, is_quick, rows, together, calibration, gates}``. A row a
+        centre, dose and method: ``{centre, fraction, is_held_out, name, kind, n_subjects, n_slices, n_tumours,
+        psnr_db, ci95, ssim, rmse, suvmax_bias, suvmax_ci95, suvmax_worst, suvmean_bias, suvmean_worst}``; biases in
+        percent, a figure a tumour, where tumours are known, at the headline dose. Filters and models have
+        ``gain_input_db`` with its interval, models also ``gain_db`` over ``best_classical`` and ``over`` each other
+        model. ``together`` has a row a method over the tumours at all centres at the headline dose. ``calibration`` is
+        of the middle judged slice of each patient at each centre, at the headline dose. ``gates`` tells of models with
         routers what they chose at each centre.
 
     Raises:
@@ -131,6 +133,7 @@ def evaluate_pet(
         "slices_per_subject": slices_per_subject,
         "is_quick": is_quick,
         "rows": rows,
+        "together": _together(rows),
         "calibration": calibration,
         "gates": [_told_gates(name, chosen) for name, chosen in gates.items()],
     }
@@ -172,6 +175,9 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     for row in result["rows"]:
         if row["kind"] == "model" and row["name"] == model_id:
             figures[_condition(row)] = {key: row[key] for key in kept if key in row}
+    for row in result["together"]:
+        if row["name"] == model_id:
+            figures[_TOGETHER] = {key: value for key, value in row.items() if key not in ("name", "kind")}
     for told in result["gates"]:
         if told["name"] == model_id and told["centre_told_percent"] is not None:
             figures["simulated centre told by the gates, %"] = told["centre_told_percent"]
@@ -193,6 +199,11 @@ def pet_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
             cells += (signed(row.get("gain_input_db"), 2), _interval(row.get("gain_input_ci95")))
             others.append(cells)
     blocks = [Block(title, head, tuple(lines)) for title, lines in found.items()]
+    if result["together"]:
+        titles = ("method", "SUVmax bias, %", "95 %", "SUVmax off by, %", "95 %", "SUVmean bias, %", "95 %")
+        lines = tuple(_together_cells(row) for row in result["together"])
+        count = result["together"][0]["n_readings"]
+        blocks.append(Block(f"Tumours, {_TOGETHER} ({count} readings)", titles, lines))
     if others:
         short = ("centre", "counts", "method", "PSNR, dB", "over the input, dB", "95 %")
         blocks.append(Block("Further doses", short, tuple(others), left=3))
@@ -202,6 +213,7 @@ def pet_table(result: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
     notes = [
         "Simulated centres. PSNR, SSIM, RMSE inside the body; the peak is the highest uptake of each reference slice.",
         "Biases of SUVmax and SUVmean inside the mask of the tumour, in the slices through it: mean, worst patient.",
+        "All centres: mean over readings, then patients; off by: the size of the bias, too high and too low alike.",
         "Filters were tuned for each centre at a tenth of the counts.",
         told_data(result),
     ]
@@ -344,6 +356,28 @@ def _row(name: str, measured: _Measured, own: Mapping[str, list[NDArray]], patie
         row[f"{key}_worst"] = rounded(max(biases, key=abs), 2)
         row[f"{key}_by_patient"] = {who: rounded(bias, 2) for who, bias in zip(tumours, biases, strict=True)}
     return row
+
+
+def _together(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each method over the tumours at all centres at the headline dose; empty where no tumour is known."""
+    made = []
+    read = [row for row in rows if row["fraction"] == DOSE and row["n_tumours"]]
+    for name in dict.fromkeys(row["name"] for row in read):
+        own = [row for row in read if row["name"] == name]
+        patients = [who for row in own for who in row["suvmax_by_patient"]]
+        highest = [float(bias) for row in own for bias in row["suvmax_by_patient"].values()]
+        means = [float(bias) for row in own for bias in row["suvmean_by_patient"].values()]
+        told: dict[str, Any] = {"name": name, "kind": own[0]["kind"], "n_readings": len(highest)}
+        for key, values in (("suvmax_bias", highest), ("suvmax_off", np.abs(highest)), ("suvmean_bias", means)):
+            told[key], *told[f"{key}_ci95"] = (rounded(v, 2) for v in mean_interval(list(values), patients))
+        made.append(told)
+    return made
+
+
+def _together_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    cells = (row["name"], signed(row["suvmax_bias"], 1), _interval(row["suvmax_bias_ci95"]))
+    cells += (number(row["suvmax_off"], 1), _interval(row["suvmax_off_ci95"]))
+    return (*cells, signed(row["suvmean_bias"], 1), _interval(row["suvmean_bias_ci95"]))
 
 
 def _add_gains(rows: list[dict[str, Any]], found: Mapping[str, _Measured], patients: Sequence[str]) -> None:

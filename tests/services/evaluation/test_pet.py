@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from medapp.errors import UsageError
@@ -47,6 +48,16 @@ def test_every_centre_is_told_and_the_one_held_out_apart(result):
         toy = _row(result, letter, "toy")
         assert toy["best_classical"] != "toy"
         assert toy["n_tumours"] == toy["n_subjects"] == 2
+
+
+def test_the_tumours_of_all_centres_are_told_together_with_and_without_sign(result):
+    rows = [row for row in result["rows"] if row["name"] == "low-dose input" and row["fraction"] == 0.1]
+    biases = [bias for row in rows for bias in row["suvmax_by_patient"].values()]
+    (told,) = (row for row in result["together"] if row["name"] == "low-dose input")
+    assert told["n_readings"] == len(biases) > len(rows) - 1
+    assert told["suvmax_bias"] == pytest.approx(np.mean(biases), abs=0.02)
+    assert told["suvmax_off"] == pytest.approx(np.mean(np.abs(biases)), abs=0.02)
+    assert told["suvmax_off_ci95"][0] <= told["suvmax_off"] <= told["suvmax_off_ci95"][1]
 
 
 def test_noise_raises_suvmax_and_smoothing_lowers_it(result):
