@@ -41,6 +41,8 @@ def _sentences(name: str, figures: Mapping[str, Any], unit: str) -> Iterator[str
         yield _enlarged(name, figures)
     elif "gain_db" in figures:
         yield _restored(name, figures, unit)
+    elif "suvmax_off" in figures:
+        yield _tumours(name, figures)
     elif "rank_correlation" in figures:
         yield _trusted(name, figures)
     elif isinstance(figures.get("below_percent"), Mapping):
@@ -81,6 +83,12 @@ def _enlarged(name: str, figures: Mapping[str, Any]) -> str:
     )
     moved = f"the mean of a colour moves by {mean:.1f}, at most {worst:.1f} grey levels"
     return f"{what}: {better}, {slides} {'slide' if slides == 1 else 'slides'}; {moved}."
+
+
+def _tumours(where: str, figures: Mapping[str, Any]) -> str:
+    """The highest uptake of tumours over all simulated centres, with its sign and without."""
+    mean = f"{figures['suvmax_bias']:+.1f} % in the mean{_interval(figures.get('suvmax_bias_ci95'), '%', 1)}"
+    return f"SUVmax of tumours, {where}: {mean}; {figures['suvmax_off']:.0f} % off, too high or too low, in a single one."
 
 
 def _trusted(name: str, figures: Mapping[str, Any]) -> str:

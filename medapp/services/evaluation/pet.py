@@ -172,12 +172,12 @@ def card_figures(result: Mapping[str, Any], model_id: str) -> dict[str, Any]:
     kept = ("psnr_db", "ci95", "ssim", "rmse", "gain_input_db", "gain_input_ci95", "gain_db", "gain_ci95")
     kept = (*kept, "best_classical", "suvmax_bias", "suvmax_ci95", "suvmax_worst", "suvmean_bias", "suvmean_worst")
     kept = (*kept, "n_subjects", "n_tumours")
-    for row in result["rows"]:
-        if row["kind"] == "model" and row["name"] == model_id:
-            figures[_condition(row)] = {key: row[key] for key in kept if key in row}
     for row in result["together"]:
         if row["name"] == model_id:
             figures[_TOGETHER] = {key: value for key, value in row.items() if key not in ("name", "kind")}
+    for row in result["rows"]:
+        if row["kind"] == "model" and row["name"] == model_id:
+            figures[_condition(row)] = {key: row[key] for key in kept if key in row}
     for told in result["gates"]:
         if told["name"] == model_id and told["centre_told_percent"] is not None:
             figures["simulated centre told by the gates, %"] = told["centre_told_percent"]

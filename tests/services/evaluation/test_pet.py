@@ -98,8 +98,9 @@ def test_the_result_goes_onto_a_table_and_a_card(result):
     json.dumps(figures)
     card = Card("toy", "Toy", "1", "drmc", "pet-synthesis", (PET,), "0" * 64, CONFIG, figures=figures)
     told = figures_in_words(card)
-    assert told[0].startswith("Centre A, as measured, 0.1 of the counts: ")
-    assert "SUVmax of tumours" in told[0]
+    assert told[0].startswith("SUVmax of tumours, all centres, 0.1 of the counts: ")
+    assert told[1].startswith("Centre A, as measured, 0.1 of the counts: ")
+    assert "SUVmax of tumours" in told[1]
 
 
 def test_results_are_called_synthetic(tmp_path):
