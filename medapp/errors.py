@@ -18,6 +18,7 @@
     ├── ComputeError                out of memory, non-finite output, a device that vanished
     ├── ExportError                 an export cannot be written or failed its own check
     ├── TrainingError               a data set or run that cannot be trained
+    │   └── RunUnusableError        this run can never go on; a new one can
     └── UsageError                  a command that was asked for wrongly
     Cancelled                       the user stopped it; not an error
 """
@@ -95,6 +96,10 @@ class ExportError(MedappError):
 
 class TrainingError(MedappError):
     """A data set or run folder that cannot be trained."""
+
+
+class RunUnusableError(TrainingError):
+    """This run can never go on: what it began with is damaged or not the same any more."""
 
 
 class UsageError(MedappError):

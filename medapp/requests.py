@@ -694,10 +694,15 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Refused:
-    """The world is in the way: one line and a hint."""
+    """The world is in the way: one line and a hint.
+
+    Attributes:
+        needs_new_run: A training run can never go on; see ``RunUnusableError``.
+    """
 
     message: str
     hint: str = ""
+    needs_new_run: bool = False
 
 
 @dataclass(frozen=True)

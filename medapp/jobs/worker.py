@@ -15,7 +15,7 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
-from medapp.errors import Cancelled, MedappError
+from medapp.errors import Cancelled, MedappError, RunUnusableError
 from medapp.jobs.queue import AUTHKEY_VARIABLE
 from medapp.progress import Progress, ProgressEvent
 from medapp.requests import Crashed, Done, Lane, Outcome, Refused, Request, Stopped
@@ -35,7 +35,7 @@ def run(request: Request, workspace: Workspace, progress: Progress) -> Outcome:
     except Cancelled:
         return Stopped()
     except MedappError as error:
-        return Refused(error.message, error.hint)
+        return Refused(error.message, error.hint, isinstance(error, RunUnusableError))
     except MemoryError:
         return Refused("Memory ran out. Your project is unchanged.", "Close other programs, or choose smaller tiles.")
     except Exception:  # the one place that may catch everything

@@ -88,7 +88,9 @@ def _enlarged(name: str, figures: Mapping[str, Any]) -> str:
 def _tumours(where: str, figures: Mapping[str, Any]) -> str:
     """The highest uptake of tumours over all simulated centres, with its sign and without."""
     mean = f"{figures['suvmax_bias']:+.1f} % in the mean{_interval(figures.get('suvmax_bias_ci95'), '%', 1)}"
-    return f"SUVmax of tumours, {where}: {mean}; {figures['suvmax_off']:.0f} % off, too high or too low, in a single one."
+    return (
+        f"SUVmax of tumours, {where}: {mean}; {figures['suvmax_off']:.0f} % off, too high or too low, in a single one."
+    )
 
 
 def _trusted(name: str, figures: Mapping[str, Any]) -> str:

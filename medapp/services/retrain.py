@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medapp import paths
-from medapp.errors import ExportError, TrainingError
+from medapp.errors import ExportError, RunUnusableError, TrainingError
 from medapp.export.files import write_bytes
 from medapp.networks.checkpoint import keep_weights, load_checked
 from medapp.networks.device import choose_device, has_fast_bf16
@@ -151,9 +151,11 @@ def read_plan(folder: Path) -> Plan:
         values: dict[str, Any] = {key: value for key, value in content.items() if key in known}
         return Plan(**{**values, "notes": tuple(values.get("notes", ()))})
     except FileNotFoundError as error:
-        raise TrainingError("There is no retraining in this folder.", "Start a new one.") from error
+        raise RunUnusableError("There is no retraining in this folder.", "Start a new one.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError("The plan of this run is damaged.", "Start a new one; the project is unchanged.") from error
+        raise RunUnusableError(
+            "The plan of this run is damaged.", "Start a new one; the project is unchanged."
+        ) from error
 
 
 def _planned(
@@ -195,14 +197,14 @@ def _version_of(plan: Plan, project: Project) -> DataSetVersion:
         raise TrainingError("This run belongs to another project.", "Open that project, or start a new run.")
     version = project.data_set(plan.data_set)
     if version.sha256 != plan.data_set_sha256:
-        raise TrainingError("The data set of this run is not what it began with.", "Start a new run.")
+        raise RunUnusableError("The data set of this run is not what it began with.", "Start a new run.")
     return version
 
 
 def _champion(plan: Plan, library: ModelLibrary) -> LoadedModel:
     card = library.card(plan.model_id)
     if card.sha256 != plan.champion_sha256:
-        raise TrainingError("The model that this run began from has changed.", "Start a new run.")
+        raise RunUnusableError("The model that this run began from has changed.", "Start a new run.")
     network = load_checked(library.weights_path(plan.model_id), card)
     return LoadedModel(card, network, torch.device("cpu"))
 

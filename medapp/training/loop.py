@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medapp.errors import Cancelled, TrainingError
+from medapp.errors import Cancelled, RunUnusableError, TrainingError
 from medapp.networks.device import has_fast_bf16, is_out_of_memory
 from medapp.progress import Progress
 from medapp.training.distributed import crew
@@ -276,7 +276,9 @@ class Trainer:
             self.best_score = float(state["best_score"])
             self._sums, self._counted = dict(state["sums"]), int(state["counted"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise TrainingError("The state of this run does not fit its recipe", "Start in a new folder") from error
+            raise RunUnusableError(
+                "The state of this run does not fit its recipe", "Choose a new run folder"
+            ) from error
         if self.is_first:
             self._run.forget_after(self.iteration)
         _log.info("going on at iteration %d", self.iteration)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from medapp.errors import TrainingError
+from medapp.errors import RunUnusableError, TrainingError
 from medapp.training.recipe import Recipe, recipe_of
 from medapp.training.tasks.task import DataFacts, Sample
 
@@ -51,12 +51,12 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / "lock").open("a")
         except OSError as error:
-            raise TrainingError("The run folder cannot be written", "Choose another folder with --out") from error
+            raise TrainingError("The run folder cannot be written", "Choose another run folder") from error
         with file:
             if not _locked(file):
                 raise TrainingError(
                     "Another training is under way in this run folder; it was left alone",
-                    "Wait for it, or choose another --out folder",
+                    "Wait for it, or choose another run folder",
                 )
             yield
 
@@ -70,7 +70,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TrainingError("The run folder cannot be written", "Choose another folder with --out") from error
+            raise TrainingError("The run folder cannot be written", "Choose another run folder") from error
         if (self.path / "recipe.json").exists():
             self._check_same(recipe, data.sha256)
         content = {
@@ -88,25 +88,25 @@ class RunFolder:
         if known.get("format", 1) > FORMAT:
             raise TrainingError("This run folder was written by a newer medapp; it was not changed", "Update medapp")
         if known.get("format", 1) < FORMAT:
-            raise TrainingError("This run folder was written by an older medapp", "Choose a new --out folder")
+            raise RunUnusableError("This run folder was written by an older medapp", "Choose a new run folder")
         before, now = (json.loads(each.to_json()) for each in (recipe_of(self._read_json("recipe.json")), recipe))
         changed = [key for key in now if before.get(key) != now[key] and key not in FREE_TO_CHANGE]
         if changed:
-            raise TrainingError(f"This run was started with another {', '.join(changed)}", "Choose a new --out folder")
+            raise RunUnusableError(f"This run was started with another {', '.join(changed)}", "Choose a new run folder")
         if known["sha256"] != data_sha256:
-            raise TrainingError("This run was started with other data", "Choose a new --out folder")
+            raise RunUnusableError("This run was started with other data", "Choose a new run folder")
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:
             return dict(json.loads((self.path / name).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise TrainingError(f"The file {name} of this run is damaged", "Choose a new --out folder") from error
+            raise RunUnusableError(f"The file {name} of this run is damaged", "Choose a new run folder") from error
 
     def load_state(self) -> dict[str, Any] | None:
         """What ``save_state`` kept; None for a new run.
 
         Raises:
-            TrainingError: The file is damaged.
+            RunUnusableError: The file is damaged.
         """
         path = self.path / "state.pt"
         if not path.exists():
@@ -114,7 +114,7 @@ class RunFolder:
         try:
             return dict(torch.load(path, weights_only=True, map_location="cpu"))
         except Exception as error:  # torch raises whatever its reader stumbled upon
-            raise TrainingError("The state of this run is damaged", "Start again in a new folder") from error
+            raise RunUnusableError("The state of this run is damaged", "Choose a new run folder") from error
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Keep everything that the next iteration depends on.
@@ -200,7 +200,7 @@ class RunFolder:
         safe = "what was kept before is sound" if (self.path / "state.pt").exists() else "nothing was kept yet"
         if error.errno in _DISK_FULL:
             return TrainingError(f"The disk of the run folder is full; {safe}", "Free some space, then start it again")
-        return TrainingError(f"The run folder cannot be written; {safe}", "Choose another folder with --out")
+        return TrainingError(f"The run folder cannot be written; {safe}", "Choose another run folder")
 
 
 def png_bytes(pixels: NDArray[np.uint8]) -> bytes:

@@ -282,8 +282,7 @@ class Training(QObject):
                     self._forget_run()
                     self._go_to("idle")
         else:
-            # words of the command line
-            if isinstance(outcome, Refused) and ("--" in outcome.hint or outcome.hint.startswith("Start a new")):
+            if isinstance(outcome, Refused) and outcome.needs_new_run:  # Start would go on with the old one
                 outcome = replace(outcome, hint="Cancel this run, then start a new one.")
             can_go_on = record is not None and record.can_go_on
             self.problem = _problem(outcome, can_go_on)

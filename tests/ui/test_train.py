@@ -425,7 +425,9 @@ def test_a_refused_training_says_what_is_safe_and_what_to_do(window, project, qt
 def test_a_run_that_can_never_go_on_says_which_button_makes_way_for_a_new_one(window, project, qtbot, tmp_path):
     page = start(window, qtbot, tmp_path / "run")
 
-    window.queue.outcome(Refused("The model that this run began from has changed.", "Start a new run."))
+    window.queue.outcome(
+        Refused("The model that this run began from has changed.", "Start a new run.", needs_new_run=True)
+    )
     qtbot.waitUntil(lambda: page.state.text() == "Stopped")
 
     qtbot.waitUntil(lambda: "Cancel this run, then start a new one." in texts(page))
