@@ -80,6 +80,9 @@ def centre_of(name: str) -> PetCentre:
 def drifted(centre: PetCentre, drift: float, seed: int) -> PetCentre:
     """A scanner like that of a centre: no two of a make are alike, and none stays as it was.
 
+    Where a centre shows the reference as it was measured, the blur stays: nothing can be sharper than the reference, so
+    scanners like it could only be worse, and a network would learn that peaks there are lower than they are.
+
     Args:
         centre: The one it is like.
         drift: How much it differs, 1 = blur by -3 to +5 mm, smoothing by up to 1 mm, voxels by up to a tenth, counts
@@ -97,7 +100,8 @@ def drifted(centre: PetCentre, drift: float, seed: int) -> PetCentre:
         iterations=max(4, round(centre.scanner.iterations * float(np.exp(iterations)))),
     )
     voxel_mm = None if centre.voxel_mm is None else float(centre.voxel_mm * (1 + voxel))
-    blur_mm = float(max(centre.blur_mm + blur, 0.0))
+    is_as_measured = centre.voxel_mm is None and not centre.blur_mm
+    blur_mm = 0.0 if is_as_measured else float(max(centre.blur_mm + blur, 0.0))
     return replace(centre, name=f"{centre.name}, drifted", voxel_mm=voxel_mm, blur_mm=blur_mm, scanner=scanner)
 
 
