@@ -45,10 +45,12 @@ class Colours:
         pull: Weight of the alpha's own opinion where it is sure; it falls with the square of its sureness.
         fit: How much of the alpha the colours around must explain, two shares: up to the first nothing changes, from
             the second on all that closed form says is taken over.
+        contrast: Slope around a half of what comes of it: closed form leaves a haze of a few percent.
     """
 
     pull: float
     fit: tuple[float, float]
+    contrast: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,12 @@ class Finish:
     @classmethod
     def of(cls, training: Mapping[str, Any]) -> Finish:
         """From ``finish`` of a card's ``training``: ``contrast``, 1 to 4, ``reach``, ``hold``, two distances,
-        ``colours``, ``pull`` and ``fit``, and ``again``."""
+        ``colours``, ``pull``, ``fit`` and a ``contrast`` of its own, and ``again``."""
         told = training.get("finish")
         if not isinstance(told, Mapping):
             return cls()
-        contrast = told.get("contrast", 1.0)
-        is_sound = isinstance(contrast, (int, float)) and 1 <= contrast <= 4
         return cls(
-            float(contrast) if is_sound else 1.0,
+            _contrast(told.get("contrast")),
             told.get("reach") is True,
             _distances(told.get("hold")),
             _colours(told.get("colours")),
@@ -106,16 +106,18 @@ class Finish:
         Returns:
             ``(H, W)`` float32, 0..1.
         """
-        alpha, told = self._held(alpha, rough), rough
+        alpha, told = self._held(_contrasted(alpha, self.contrast), rough), rough
         own = alpha > _HALF
         if self.is_asked_again and own.any() and not own.all():
             # a hurried border is off by some pixels, the first answer by less: the network errs less from there, but
             # forgets what the person drew, hence the mean
             told = rough_picture(own)
-            alpha = ((alpha + self._held(ask(told), told)) / 2).astype(np.float32)
+            again = self._held(_contrasted(ask(told), self.contrast), told)
+            alpha = ((alpha + again) / 2).astype(np.float32)
         if self.colours is None or bool((image == image[:1]).all()):  # where all is grey, little tells two things apart
             return alpha
-        return self._held(fitted_to_colours(image.transpose(1, 2, 0), alpha, told, self.colours), rough)
+        fitted = fitted_to_colours(image.transpose(1, 2, 0), alpha, told, self.colours)
+        return self._held(_contrasted(fitted, self.colours.contrast), rough)
 
     def of_box(self, alpha: NDArray[np.float32], box: Span | None) -> NDArray[np.float32]:
         """The alpha of a box or a click, finished.
@@ -127,15 +129,18 @@ class Finish:
         Returns:
             ``(H, W)`` float32, 0..1.
         """
-        return self._contrasted(raised_to(alpha, box) if self.is_reaching and box is not None else alpha)
-
-    def _contrasted(self, alpha: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.contrast == 1.0:
-            return alpha
-        return np.clip((alpha - _HALF) * self.contrast + _HALF, 0, 1).astype(np.float32)
+        return _contrasted(raised_to(alpha, box) if self.is_reaching and box is not None else alpha, self.contrast)
 
     def _held(self, alpha: NDArray[np.float32], rough: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._contrasted(alpha) if self.hold is None else held_to(self._contrasted(alpha), rough, self.hold)
+        return alpha if self.hold is None else held_to(alpha, rough, self.hold)
+
+
+def _contrasted(alpha: NDArray[np.float32], contrast: float) -> NDArray[np.float32]:
+    return alpha if contrast == 1.0 else np.clip((alpha - _HALF) * contrast + _HALF, 0, 1).astype(np.float32)
+
+
+def _contrast(told: Any) -> float:
+    return float(told) if isinstance(told, int | float) and 1 <= told <= 4 else 1.0
 
 
 def _distances(told: Any) -> tuple[float, float] | None:
@@ -151,7 +156,9 @@ def _colours(told: Any) -> Colours | None:
     fit = told.get("fit")
     if not isinstance(fit, list | tuple) or len(fit) != 2 or not all(isinstance(one, int | float) for one in fit):
         return None
-    return Colours(float(pull), (float(fit[0]), float(fit[1]))) if fit[0] < fit[1] else None
+    if not fit[0] < fit[1]:
+        return None
+    return Colours(float(pull), (float(fit[0]), float(fit[1])), _contrast(told.get("contrast")))
 
 
 def fitted_to_colours(

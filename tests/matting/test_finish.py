@@ -156,3 +156,16 @@ def test_an_answer_without_an_inside_is_not_asked_about_again():
     nothing = np.zeros(mask.shape, np.float32)
     finish = Finish(is_asked_again=True)
     assert np.array_equal(finish.of_mask(_any_grey(mask.shape), nothing, rough_picture(mask), _never), nothing)
+
+
+def test_contrast_after_the_colours_cuts_the_haze_that_closed_form_leaves():
+    image, _, wide = _photograph()
+    told = {"hold": [2, 8], "colours": {"pull": 0.02, "fit": [0.3, 0.9], "contrast": 1.2}}
+    hazy, clear = (
+        finish.of_mask(image.transpose(2, 0, 1), wide, rough_picture(wide > 0.5), _never)
+        for finish in (FITTED, Finish.of({"finish": told}))
+    )
+    haze = (hazy > 0.001) & (hazy < 0.08)
+    assert haze.sum() > 50
+    assert clear[haze].max() == 0.0
+    assert np.abs(clear - hazy).max() < 0.11
