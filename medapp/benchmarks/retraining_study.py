@@ -31,7 +31,7 @@ from medapp.annotation.edits import AddMatte, Stroke
 from medapp.annotation.matte import to_stored
 from medapp.errors import UsageError
 from medapp.matting.proposer import MattingProposer
-from medapp.networks.card import Card
+from medapp.networks.card import ROUGH_MASK, Card
 from medapp.networks.library import LoadedModel
 from medapp.progress import Progress
 from medapp.requests import AdoptRequest, RetrainRequest
@@ -119,7 +119,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def matting_study(home: Path, data: Path, minutes: float) -> Row:
-    """20 corrected white blood cells against the shipped matting model."""
+    """20 corrected white blood cells against the shipped matting model that is told a box."""
     began = time.monotonic()
     pictures = sorted(row["path"] for row in _rows(data) if row["path"].startswith("pathology/wbc/"))
     kinds = {row["path"]: row["kind"] for row in _rows(data)}
@@ -127,7 +127,11 @@ def matting_study(home: Path, data: Path, minutes: float) -> Row:
     corrected = [path for path in images if kinds[path] == "train"][:CASES]
     unseen = [_cell(data, path) for path in images if path not in corrected]
     workspace = Workspace()
-    model_id = next(card.id for card in workspace.library.list() if card.serves == "matting")
+    # told a box, as the cases below are; those that start from rough masks would be asked what they are not made for
+    cards = [card for card in workspace.library.list() if card.serves == "matting" and ROUGH_MASK not in card.inputs]
+    if not cards:
+        raise UsageError("There is no matting model that could be retrained.", "Train models/soft-matting.recipe.json")
+    model_id = cards[0].id
     with Project.create(home / "cells", reader="study") as project:
         for path in corrected:
             _add_cell(project, data, path)
@@ -176,7 +180,7 @@ def restoration_study(home: Path, data: Path, minutes: float) -> Row:
     workspace = Workspace()
     cards = [card for card in workspace.library.list() if card.architecture == "rat" and card.degradation]
     if not cards:
-        raise UsageError("There is no RAT model that could be retrained.", "Train one: models/ct-rat.recipe.json")
+        raise UsageError("There is no RAT model that could be retrained.", "Train models/ct-denoise-rat.recipe.json")
     card = cards[0]
     with Project.create(home / "scans", reader="study") as project:
         for patient, values in list(_coarse(data, "train"))[:CASES]:
