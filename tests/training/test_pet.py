@@ -184,6 +184,11 @@ def test_a_drifted_scanner_is_like_its_centre_and_stays_the_same_for_a_patient()
         assert (one.voxel_mm is None) == (centre.voxel_mm is None)
 
 
+def test_a_scanner_like_the_reference_is_as_sharp_as_the_reference():
+    assert {drifted(CENTRES[0], 1.0, seed).blur_mm for seed in range(20)} == {0.0}
+    assert max(drifted(CENTRES[1], 1.0, seed).blur_mm for seed in range(20)) > 2.0
+
+
 def test_every_second_crop_comes_from_a_drifted_scanner(tmp_path, data):
     recipe = {**RECIPE, "crops": [[40, 4]]}
     exact, drifting = (
