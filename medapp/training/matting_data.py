@@ -39,7 +39,8 @@ _LEAST_VESSELS = 0.05
 _MARGIN = 0.7  # around a thing, of its side
 _BRAIN_MARGIN_PX = 3
 _LEAST_OF_BRAIN = 0.3  # of its fullest slice
-_TEXTURES = ("matting/background/", "depth/rgbd/", "pathology/he/", "pathology/nuclei/", "pathology/wbc/")
+_PHOTOGRAPHS = "matting/background/"
+_TEXTURES = (_PHOTOGRAPHS, "depth/rgbd/", "pathology/he/", "pathology/nuclei/", "pathology/wbc/")
 _NO_TEXTURE = ("_depth.png", "_label.png", "_mask.png")
 
 
@@ -112,7 +113,7 @@ def load_matting_data(data_dir: Path, kind: str, progress: Progress) -> MattingD
             found[specimen.source].append(specimen)
         if backdrop is not None and is_texture(path):
             textures.append(backdrop)
-        if backdrop is not None and not path.startswith(_TEXTURES[1:]):
+        if backdrop is not None and (path.startswith(_PHOTOGRAPHS) or not is_texture(path)):
             backdrops.append(backdrop)
         used += files
     if not any(found.values()) or not backdrops:
