@@ -491,6 +491,23 @@ def test_the_scorecard_tells_better_same_worse_and_the_worst_case_first(window, 
     assert "With masks" not in texts(card)
 
 
+def test_in_a_small_window_the_scorecard_scrolls_and_nothing_lies_on_anything_else(window, project, qtbot, tmp_path):
+    window.resize(1024, 700)
+    page = start(window, qtbot, tmp_path / "run")
+    finish(window, qtbot, tmp_path / "run")
+    card = page.scorecard
+    card.notes.setText("\n".join(["A note that says what could not be done, and why that was so."] * 24))
+    card.notes.show()
+    QApplication.processEvents()
+    window.grab()
+
+    assert window.height() == 700
+    parts = (card.headline, card.summary, card.metrics, card.metric_choice, card.cases, card.effort, card.notes)
+    places = [(one.mapTo(card.notes.parentWidget(), QPoint(0, 0)).y(), one.height()) for one in parts]
+    assert all(top + height <= below for (top, height), (below, _) in itertools.pairwise(places))
+    assert card.adopt.mapTo(window, QPoint(0, card.adopt.height())).y() <= window.height()
+
+
 def test_adopt_then_roll_back_is_one_click_each(window, project, qtbot, tmp_path):
     run = tmp_path / "run"
     page = start(window, qtbot, run)

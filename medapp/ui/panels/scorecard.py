@@ -12,6 +12,8 @@ from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
     QHeaderView,
+    QScrollArea,
+    QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
@@ -24,6 +26,8 @@ from medapp.ui.widgets import button, column, focus_first, label, row, wrapped
 
 _ROW = 40
 _CASE_ROW = 30
+_LEAST_CASES = 6
+"""Rows of the cases that show in a small window, the head among them."""
 _WIDEST_NAME = 170
 _SIGNS = {"better": ("check-circle", "ok"), "same": ("equals", "text_2"), "worse": ("warning-circle", "danger")}
 _EFFORTS = (("", "All"), ("with_alpha", "With alpha"), ("with_masks", "With masks"), ("by_hand", "By hand"))
@@ -131,6 +135,7 @@ class ScorecardView(QWidget):
         self.metrics.verticalHeader().setDefaultSectionSize(_ROW)
         self.cases = _table("Cases, worst first")
         self.cases.verticalHeader().setDefaultSectionSize(_CASE_ROW)
+        self.cases.setMinimumHeight(_LEAST_CASES * _CASE_ROW)
         self.metric_choice = QComboBox()
         self.metric_choice.setAccessibleName("Metric of the cases")
         self.metric_choice.activated.connect(lambda _i: self._fill_cases())
@@ -150,7 +155,7 @@ class ScorecardView(QWidget):
         decide.setStretch(0, 1)
         bar.setLayout(decide)
         cases_head = row(label("Cases, worst first"), self.metric_choice, self.case_count, -1)
-        body = column(
+        told = column(
             self.headline,
             self.summary,
             4,
@@ -160,12 +165,20 @@ class ScorecardView(QWidget):
             self.cases,
             self.effort,
             self.notes,
-            4,
-            bar,
             margin=0,
         )
-        body.setStretchFactor(self.cases, 1)
-        self.setLayout(body)
+        told.setStretchFactor(self.cases, 1)
+        for text in (self.headline, self.summary, self.effort, self.notes):  # no higher than it is at this width
+            text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        inner = QWidget()
+        inner.setLayout(told)
+        scroll = QScrollArea()  # in a small window the decision stays in sight
+        scroll.setWidget(inner)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setLayout(column(scroll, 4, bar, margin=0))
 
     def show_scorecard(self, scorecard: Scorecard | None, *, hides_identity: bool = False) -> None:
         """Fill the tables."""
