@@ -61,6 +61,7 @@ GUIDED_LIMITS = (
     "Outside a crop around one thing the masks mean nothing. Not a medical device.",
 )
 FITTED_LIMIT = "In pictures in colour closed form goes on from its α, as far as the colours around explain it."
+AGAIN_LIMIT = "A rough mask is looked at twice, the second time as the first answer leaves it."
 DEPTH_LIMITS = (
     "PDDM-style: rebuilt from a paper's abstract; no official code or weights exist, and its results do not apply.",
     "Research use; no measurement for diagnosis. Lengths depend on the measured points and on the camera given.",
@@ -135,7 +136,8 @@ def card_of(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer) -
 
 def _guided_limits(recipe: MattingRecipe) -> tuple[str, ...]:
     first, *others = (told.format(crop=recipe.crop_px) for told in GUIDED_LIMITS)
-    return (first, *([FITTED_LIMIT] if recipe.finish.get("colours") else []), *others)
+    told = {"again": AGAIN_LIMIT, "colours": FITTED_LIMIT}
+    return (first, *(limit for key, limit in told.items() if recipe.finish.get(key)), *others)
 
 
 def _figures(trainer: Trainer) -> dict[str, Any]:
