@@ -19,6 +19,7 @@ NEVER_BOXED = ("grey matter",)
 _EDGE, _INSIDE = 0.1, 0.5
 _UPRIGHT = np.pi / 12
 _MARGIN_PX = 3
+_LEAST_LEFT = 0.2
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class CropPlan:
         greyed: How often a crop in colour is shown in grey.
         varied: How often a cut-out lies on a texture and both have their colours changed, or it is filled with another
             texture: a hundred cut-outs are few, and so are the pictures they lie on.
+        laced: How often a cut-out gets holes, gaps and fringes, as fur, leaves and vessels have: most of the hundred
+            have plain outlines.
         channels: 1 = grey, 3 = colours; a rough mask comes as one more after them.
         rough: How the rough mask that the network is shown is drawn; without shares it is shown none.
     """
@@ -45,6 +48,7 @@ class CropPlan:
     inverted: float = 0.12
     greyed: float = 0.2
     varied: float = 0.0
+    laced: float = 0.0
     channels: int = 1
     rough: RoughPlan = field(default_factory=RoughPlan)
 
@@ -84,6 +88,8 @@ class MattingCrops:
         elif source == "cut-out":
             if random.random() < 0.3:
                 alpha = ndimage.gaussian_filter(alpha, side * random.uniform(0.003, 0.02))
+            if self._plan.laced and random.random() < self._plan.laced:
+                image, alpha = _laced(image, alpha, random)
             image = self._composed(image, alpha, side, random)
         shown, alpha = _shaded(image, self._plan, random), np.clip(alpha, 0, 1).astype(np.float32)
         if self._plan.rough.shares:
@@ -168,6 +174,46 @@ class MattingCrops:
         matrix = scale * _turned(turn, False)
         place = (matrix, middle - matrix @ np.full(2, (side - 1) / 2))
         return self._in_channels(_cut(picture, place, side, "reflect"))
+
+
+def _laced(
+    image: NDArray[np.float32], alpha: NDArray[np.float32], random: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Holes and gaps where a random field is high, every second time fringes around the border where it is low.
+
+    A fringe has the colours of the nearest pixel of the thing. What would leave little of the thing stays as it was.
+    """
+    side = alpha.shape[0]
+    field = _drawn_out_field(side, random)
+    within = alpha >= _INSIDE
+    reach = side * random.uniform(0.02, 0.12)
+    lace = _ramp(field, random)
+    if random.random() < 0.5:  # at the border only, so that the thing keeps its body
+        lace = lace * np.clip(2 - ndimage.distance_transform_edt(within) / reach, 0, 1)
+    laced = alpha * (1 - lace)
+    if random.random() < 0.5 and within.any():
+        outside, nearest = ndimage.distance_transform_edt(~within, return_indices=True)
+        laced = np.maximum(laced, _ramp(-field, random) * np.clip(2 - outside / reach, 0, 1))
+        image = np.where(alpha[..., None] > _EDGE, image, image[tuple(nearest)])
+    if (laced >= _INSIDE).sum() < _LEAST_LEFT * within.sum():
+        return image, alpha
+    return image, laced.astype(np.float32)
+
+
+def _drawn_out_field(side: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """``(side, side)`` of mean 0 and spread 1, grains of 1 to 5 percent of the side, longer along some direction."""
+    grain = side * np.exp(random.uniform(np.log(0.01), np.log(0.05)))
+    turn, long = random.uniform(0, np.pi), random.uniform(1, 5)
+    round_ones = ndimage.gaussian_filter(random.standard_normal((side, side)), grain, mode="wrap")
+    matrix = _turned(turn, False) @ np.diag([1.0, 1.0 / long]) @ _turned(-turn, False)
+    middle = np.full(2, (side - 1) / 2)
+    field = ndimage.affine_transform(round_ones, matrix, middle - matrix @ middle, order=1, mode="grid-wrap")
+    return np.asarray((field - field.mean()) / max(float(field.std()), 1e-6))
+
+
+def _ramp(field: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+    """0..1: from some height of the field on, over some width."""
+    return np.clip((field - random.uniform(-0.3, 1.2)) / random.uniform(0.15, 0.7), 0, 1)
 
 
 def _over(image: NDArray[np.float32], behind: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:

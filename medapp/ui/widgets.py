@@ -14,6 +14,7 @@ from PySide6.QtWidgets import (
     QLabel,
     QLayout,
     QPushButton,
+    QScrollArea,
     QSizePolicy,
     QSlider,
     QToolButton,
@@ -76,6 +77,22 @@ def action_button(action: QAction, look: str = "icon") -> QToolButton:
     made.setIconSize(QSize(theme.ICON, theme.ICON))
     made.setAccessibleName(action.text().rstrip("…"))
     made.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+    return made
+
+
+def scrolling(inner: QWidget, *, takes_focus: bool = True) -> QScrollArea:
+    """A part that scrolls up and down where it is taller than its place; it is never wider.
+
+    Args:
+        inner: What scrolls.
+        takes_focus: Whether the keys scroll it; not where Tab should go from one control to the next.
+    """
+    made = QScrollArea()
+    made.setWidgetResizable(True)
+    made.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    if not takes_focus:
+        made.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    made.setWidget(inner)
     return made
 
 

@@ -195,6 +195,21 @@ def test_varied_cut_outs_lie_on_textures_in_colours_of_their_own(data_dir):
     assert np.array_equal(usual[0], without[0])
 
 
+def test_laced_cut_outs_have_longer_borders_and_only_where_a_thing_was(data_dir):
+    data = load_matting_data(data_dir, "train", Progress())
+    plan = CropPlan(shares={"cut-out": 1.0}, channels=3)
+    plain, laced = (MattingCrops(data, replace(plan, laced=share), seed=4).batch(0, 64, 12)[1] for share in (0.0, 1.0))
+
+    def border(alphas):
+        inside = alphas[:, 0] >= 0.5
+        return (inside[:, 1:] != inside[:, :-1]).sum() + (inside[..., 1:] != inside[..., :-1]).sum()
+
+    assert border(laced) > 1.3 * border(plain)
+    assert laced.dtype == np.float32
+    assert 0 <= laced.min() <= laced.max() <= 1
+    assert (laced[:, 0] >= 0.5).any(axis=(1, 2)).all()  # never nothing
+
+
 def test_labels_and_depths_are_no_textures():
     assert is_texture("depth/rgbd/realsense_0_rgb.jpg")
     assert is_texture("pathology/wbc/wbc002.png")

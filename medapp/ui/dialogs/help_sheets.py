@@ -6,12 +6,12 @@ import platform
 import sys
 from collections.abc import Mapping
 
-from PySide6.QtWidgets import QApplication, QGridLayout, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QApplication, QGridLayout, QPlainTextEdit, QVBoxLayout, QWidget
 
 from medapp.ui import theme
 from medapp.ui.actions import SPECS, shown_key
 from medapp.ui.dialogs.sheet import Sheet
-from medapp.ui.widgets import label, wrapped
+from medapp.ui.widgets import label, scrolling, wrapped
 
 _MOUSE = (
     ("Wheel", "Slices; on a single image zoom"),
@@ -61,9 +61,7 @@ class ShortcutSheet(Sheet):
         layout = QVBoxLayout(inner)
         layout.addLayout(grid)
         layout.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setWidget(inner)
+        scroll = scrolling(inner)
         scroll.setMinimumHeight(480)
         self.body.addWidget(scroll)
         self.add_button("Close", self.accept, "primary")

@@ -10,7 +10,6 @@ from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QHeaderView,
-    QScrollArea,
     QStackedLayout,
     QTableWidget,
     QTableWidgetItem,
@@ -22,17 +21,7 @@ from medapp.scan.depth_scale import PRESETS
 from medapp.ui.depth_mode import DepthMode
 from medapp.ui.depth_state import reading_text, signed
 from medapp.ui.document import Document
-from medapp.ui.widgets import (
-    EmptyState,
-    button,
-    column,
-    field,
-    icon_button,
-    label,
-    line,
-    row,
-    wrapped,
-)
+from medapp.ui.widgets import EmptyState, button, column, field, icon_button, label, line, row, scrolling, wrapped
 
 _ROWS_SHOWN = 5
 _HEADER_PX, _ROW_PX = 28, 28
@@ -66,10 +55,7 @@ class DepthPanel(QWidget):
                 spacing=6,
             )
         )
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(full)
+        scroll = scrolling(full)
         self._nothing = EmptyState("Open a colour frame, such as an endoscopy image, to complete its depth.")
         self._stack = QStackedLayout(self)
         self._stack.addWidget(self._nothing)

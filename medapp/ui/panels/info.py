@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QGridLayout, QScrollArea, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QStackedLayout, QVBoxLayout, QWidget
 
 from medapp.ui import theme
 from medapp.ui.document import Document
 from medapp.ui.panels.restore_routing import RoutingView, routing_of_slice
-from medapp.ui.widgets import EmptyState, label, wrapped
+from medapp.ui.widgets import EmptyState, label, scrolling, wrapped
 
 _HIDDEN = ("pixel_sha256", "settings", "pair", "role", "keeps_measured")
 
@@ -34,10 +34,7 @@ class InfoPanel(QWidget):
         self.routing.setContentsMargins(0, theme.MARGIN, 0, 0)
         layout.addWidget(self.routing)
         layout.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setWidget(inner)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll = scrolling(inner)
         self._empty = EmptyState("Open a series to see its size, notes and origin.")
         self._stack = QStackedLayout(self)
         self._stack.addWidget(self._empty)

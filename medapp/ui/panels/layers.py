@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLineEdit,
-    QScrollArea,
     QSpinBox,
     QStackedLayout,
     QVBoxLayout,
@@ -21,16 +20,7 @@ from PySide6.QtWidgets import (
 
 from medapp.ui import theme
 from medapp.ui.document import MATTE_VIEWS, Document
-from medapp.ui.widgets import (
-    EmptyState,
-    button,
-    column,
-    field,
-    icon_button,
-    label,
-    row,
-    swatch,
-)
+from medapp.ui.widgets import EmptyState, button, column, field, icon_button, label, row, scrolling, swatch
 
 if TYPE_CHECKING:
     from medapp.annotation.matte import Matte
@@ -120,10 +110,7 @@ class LayersPanel(QWidget):
         holder.setContentsMargins(0, 0, 0, 0)
         holder.addLayout(self._list)
         holder.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setWidget(inner)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll = scrolling(inner)
         self._add = button(
             "New matte", tooltip="New matte (Ctrl+Shift+N) — a soft layer with the next label", icon_name="plus"
         )

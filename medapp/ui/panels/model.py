@@ -7,14 +7,14 @@ from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QComboBox, QLabel, QScrollArea, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QComboBox, QLabel, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
 
 from medapp.requests import ModelsRequest
 from medapp.ui import theme
 from medapp.ui.job_bridge import JobBridge
 from medapp.ui.panels.restore import FIT_TEXT
 from medapp.ui.restoring import Restoring
-from medapp.ui.widgets import EmptyState, button, column, field, label, line, refresh_style, row, wrapped
+from medapp.ui.widgets import EmptyState, button, column, field, label, line, refresh_style, row, scrolling, wrapped
 
 SERVES = {
     "restoration": "Restores",
@@ -53,10 +53,7 @@ class ModelPanel(QWidget):
         inner.setLayout(
             column(field("Model", self.choice, 60), self._fit, row(self.use, -1), line(), self._parts, -1, spacing=6)
         )
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(inner)
+        scroll = scrolling(inner)
         self._empty = EmptyState("Looking for models…")
         self._stack = QStackedLayout(self)
         self._stack.addWidget(self._empty)

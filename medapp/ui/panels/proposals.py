@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QCheckBox, QComboBox, QListWidget, QListWidgetItem, QScrollArea, QStackedLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QListWidget, QListWidgetItem, QStackedLayout, QWidget
 
 from medapp.ui.document import Document
 from medapp.ui.icons import icon
@@ -11,7 +11,7 @@ from medapp.ui.matte_proposing import MatteProposing
 from medapp.ui.panels.matting_tray import MattingTray
 from medapp.ui.prompts import PROMPT_KINDS, MattingSet
 from medapp.ui.proposing import TREE_ORIGIN
-from medapp.ui.widgets import EmptyState, button, column, field, icon_button, label, row, wrapped
+from medapp.ui.widgets import EmptyState, button, column, field, icon_button, label, row, scrolling, wrapped
 
 _MATTING = "matting:"
 ROUGH_MASK = "rough_mask"
@@ -72,11 +72,7 @@ class ProposalsPanel(QWidget):
         )
         inner = QWidget()
         inner.setLayout(column(self._text, self._of_box, self._list, self.matting, margin=0, spacing=6))
-        scroll = QScrollArea()  # in a small window Accept stays in sight
-        scroll.setWidget(inner)
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        scroll = scrolling(inner, takes_focus=False)  # in a small window Accept stays in sight
         tray = QWidget()
         tray.setLayout(
             column(

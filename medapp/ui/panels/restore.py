@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Signal
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QCheckBox, QComboBox, QScrollArea, QSizePolicy, QStackedLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QSizePolicy, QStackedLayout, QWidget
 
 from medapp.ui.canvas.furniture import plain_number
 from medapp.ui.document import Document
@@ -14,7 +14,19 @@ from medapp.ui.panels.restore_regions import RegionsView
 from medapp.ui.panels.restore_routing import RoutingView
 from medapp.ui.region_maps import RegionMaps
 from medapp.ui.restoring import Restoring
-from medapp.ui.widgets import EmptyState, NumberSlider, button, column, field, label, line, refresh_style, row, wrapped
+from medapp.ui.widgets import (
+    EmptyState,
+    NumberSlider,
+    button,
+    column,
+    field,
+    label,
+    line,
+    refresh_style,
+    row,
+    scrolling,
+    wrapped,
+)
 
 FIT_TEXT = {"green": "Fits", "amber": "Fits with care", "blocked": "Does not fit"}
 DEVICES = (("auto", "Automatic"), ("cpu", "CPU"), ("cuda", "GPU (CUDA)"), ("mps", "GPU (Apple)"))
@@ -99,10 +111,7 @@ class RestorePanel(QWidget):
             "No model restores this kind of image.", "Import model file…", self.import_requested.emit
         )
         self._stack = QStackedLayout(self)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(full)
+        scroll = scrolling(full)
         for page in (self._nothing, self._none, scroll):
             self._stack.addWidget(page)
         restoring.models_changed.connect(self._show)

@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
     QHeaderView,
-    QScrollArea,
     QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
@@ -22,7 +21,7 @@ from PySide6.QtWidgets import (
 from medapp.ui import theme
 from medapp.ui.icons import icon
 from medapp.ui.training_state import VERDICTS, CaseRow, MetricRow, Scorecard
-from medapp.ui.widgets import button, column, focus_first, label, row, wrapped
+from medapp.ui.widgets import button, column, focus_first, label, row, scrolling, wrapped
 
 _ROW = 40
 _CASE_ROW = 30
@@ -172,12 +171,7 @@ class ScorecardView(QWidget):
             text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         inner = QWidget()
         inner.setLayout(told)
-        scroll = QScrollArea()  # in a small window the decision stays in sight
-        scroll.setWidget(inner)
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        scroll = scrolling(inner, takes_focus=False)  # in a small window the decision stays in sight
         self.setLayout(column(scroll, 4, bar, margin=0))
 
     def show_scorecard(self, scorecard: Scorecard | None, *, hides_identity: bool = False) -> None:

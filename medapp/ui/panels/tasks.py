@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QProgressBar,
-    QScrollArea,
     QTabWidget,
     QVBoxLayout,
     QWidget,
@@ -23,7 +22,7 @@ from medapp.ui import theme
 from medapp.ui.icons import icon
 from medapp.ui.job_bridge import Job, JobBridge
 from medapp.ui.messages import Message, Messages
-from medapp.ui.widgets import EmptyState, button, icon_button, label, row
+from medapp.ui.widgets import EmptyState, button, icon_button, label, row, scrolling
 
 _BAR_AFTER_S = 1.0
 _LEFT_AFTER_S = 10.0
@@ -160,9 +159,7 @@ class TasksDrawer(QFrame):
         holder.addWidget(self._empty)
         holder.addLayout(self._list)
         holder.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setWidget(inner)
+        scroll = scrolling(inner)
         self._said = QListWidget()
         self._said.setAccessibleName("Messages, newest first")
         self._said.setWordWrap(True)

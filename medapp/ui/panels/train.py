@@ -13,7 +13,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QPlainTextEdit,
     QProgressBar,
-    QScrollArea,
     QSizePolicy,
     QSpinBox,
     QStackedWidget,
@@ -32,7 +31,19 @@ from medapp.ui.panels.toasts import Banner
 from medapp.ui.panels.train_samples import SampleStrip
 from medapp.ui.training import PHASES, Training
 from medapp.ui.training_recipe import TrainingRecipe, title_with_version
-from medapp.ui.widgets import EmptyState, button, column, field, focus_first, label, line, refresh_style, row, wrapped
+from medapp.ui.widgets import (
+    EmptyState,
+    button,
+    column,
+    field,
+    focus_first,
+    label,
+    line,
+    refresh_style,
+    row,
+    scrolling,
+    wrapped,
+)
 
 _RECIPE_WIDTH = 288
 _FROM_NOW = "Accepted now"
@@ -143,12 +154,8 @@ class TrainPage(QWidget):
                 spacing=6,
             )
         )
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(inner)
+        scroll = scrolling(inner, takes_focus=False)
         scroll.setFixedWidth(_RECIPE_WIDTH)
-        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         return scroll
 
     def _build_right(self) -> QWidget:
