@@ -179,22 +179,25 @@ class MattingProposer:
         told = None
         if self.takes_rough_mask:
             told = _of_box(prompt, crop, rule, size) if rough is None else _of_mask(rough, box, around, size)
-            image = torch.cat([image, torch.from_numpy(told)[None]])
-        padded = _padded(image, network.size_multiple)
+
+        def entering(picture: NDArray[np.float32] | None) -> torch.Tensor:
+            given = image if picture is None else torch.cat([image, torch.from_numpy(picture)[None]])
+            return _padded(given, network.size_multiple)
+
         if seed == BY_PIXELS:
-            seed = _hash(padded, box)
-        noise = np.random.default_rng(seed).standard_normal((1, count, network.latent_dim)).astype(np.float32)
-        found = _finite(self._run(network, padded, torch.from_numpy(noise), mean_first, progress))  # (K + 2, H, W)
-        found = found[:, : size[0], : size[1]]
+            seed = _hash(entering(told), box)
+        drawn_noise = np.random.default_rng(seed).standard_normal((1, count, network.latent_dim)).astype(np.float32)
+        noise = torch.from_numpy(drawn_noise)
+
+        def look(picture: NDArray[np.float32] | None) -> torch.Tensor:
+            made = _finite(self._run(network, entering(picture), noise, mean_first, progress))  # (K + 2, H, W)
+            return made[:, : size[0], : size[1]]
+
         finish = Finish.of(self.model.card.training)
+        found = look(told)
         if told is not None and rough is not None:
-
-            def ask(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-                entering = _padded(torch.cat([image[:-1], torch.from_numpy(picture)[None]]), network.size_multiple)
-                answer = self._run(network, entering, torch.from_numpy(noise), mean_first, progress)
-                return _finite(answer)[-1, : size[0], : size[1]].numpy()
-
-            found[-1] = torch.from_numpy(finish.of_mask(image[:-1].numpy(), found[-1].numpy(), told, ask))
+            alpha = finish.of_mask(image.numpy(), found[-1].numpy(), told, lambda picture: look(picture)[-1].numpy())
+            found[-1] = torch.from_numpy(alpha)
         found = _resized(found, shown.shape[1:]).clamp_(0, 1)
         arrays = found[:, top - crop[1] :, left - crop[0] :][:, : bottom - top, : right - left].numpy()
         alpha = arrays[count + 1]
