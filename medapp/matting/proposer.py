@@ -28,6 +28,8 @@ BY_PIXELS = -1
 """Seed that follows from the pixels: the same slice and prompt always give the same answer."""
 _CROP_PX = 128
 _CROP_OF_BOX = 1.5
+_LONGEST = 2.0
+"""Of the network's side: no crop is drawn out longer."""
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _MEMORY_SHARE = 0.4
 _MOST_BYTES = 2_000_000_000
@@ -69,23 +71,28 @@ class CropRule:
         side_px: Side the network was trained on.
         of_box: Crop side over the longer side of a box.
         is_box_scaled: True where the training scaled every thing to the same size; False where pixels kept theirs.
+        is_within: The crop ends where the slice does, and what is left of it has the same area to the network: beyond
+            the slice there is nothing to see, and a thing that fills its picture is seen as finely as it can be.
+            False = the pixels at the border go on.
         spacing_mm: Pixel sizes it was trained on; None when unknown.
     """
 
     side_px: int = _CROP_PX
     of_box: float = _CROP_OF_BOX
     is_box_scaled: bool = False
+    is_within: bool = False
     spacing_mm: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, training: Mapping[str, Any], spacing_mm: tuple[float, float] | None) -> CropRule:
-        """From a card: ``crop_px``, ``crop_of_box`` and ``crop_scale`` (``box`` or ``pixels``) of its ``training``."""
+        """From a card: ``crop_px``, ``crop_of_box``, ``crop_scale`` (``box`` or ``pixels``) and ``crop_within``."""
         side, share = training.get("crop_px", _CROP_PX), training.get("crop_of_box", _CROP_OF_BOX)
         is_sound = isinstance(side, int) and 8 <= side <= 1024 and isinstance(share, (int, float)) and 1 <= share <= 8
         return cls(
             side if is_sound else _CROP_PX,
             float(share) if is_sound else _CROP_OF_BOX,
             training.get("crop_scale") == "box",
+            training.get("crop_within") is True,
             spacing_mm,
         )
 
@@ -96,6 +103,11 @@ class CropRule:
         if self.spacing_mm is None or not spacing_mm:
             return 1.0
         return spacing_mm / float(np.clip(spacing_mm, *self.spacing_mm))
+
+    def scale_within(self, crop: Box) -> float:
+        """Network pixels per slice pixel for a crop of any shape: of the area that it would have as a square."""
+        wide, high = crop[2] - crop[0], crop[3] - crop[1]
+        return min(self.side_px / (wide * high) ** 0.5, _LONGEST * self.side_px / max(wide, high))
 
     def box(self, prompt: tuple[float, float, float, float], scale: float) -> Box:
         """The square crop around a prompt; it may reach beyond the slice."""
@@ -170,6 +182,8 @@ class MattingProposer:
         scale = rule.scale(max(prompt[2] - prompt[0], prompt[3] - prompt[1]), spacing_mm)
         crop = rule.box(prompt, scale)
         box = _clipped(crop, values.shape)
+        if rule.is_within and box != crop:
+            crop, scale = box, rule.scale_within(box)
         left, top, right, bottom = box
         shown = self._entering(values, window, modality)[:, top:bottom, left:right]
         around = ((0, 0), (top - crop[1], crop[3] - bottom), (left - crop[0], crop[2] - right))

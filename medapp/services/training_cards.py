@@ -201,6 +201,7 @@ def _training(recipe: Recipe, data: DataFacts, run: RunFolder, trainer: Trainer)
         made["start_from"] = recipe.start_from
     if isinstance(recipe, MattingRecipe):
         made |= {"crop_px": recipe.crop_px, "crop_of_box": recipe.crop_of_box, "crop_scale": "box"}
+        made |= {"crop_within": True} if recipe.crop_within else {}
         made |= {"views": recipe.views} if recipe.views > 1 else {}
         made |= {"finish": dict(recipe.finish)} if recipe.finish else {}
     elif isinstance(recipe, PetRecipe):

@@ -307,6 +307,8 @@ class MattingRecipe(Recipe):
             part of the budget.
         crop_px: Side that inference brings every box to.
         crop_of_box: Crop side over the longer side of a box, in inference.
+        crop_within: In inference the crop ends where the slice does; see ``medapp.matting.proposer.CropRule``. For
+            networks that are trained on crops as narrow as the thing itself.
         views: Mirrored views that inference averages: 1, 4, or 8 with rows and columns exchanged as well.
         finish: What inference does to the alpha at the end; see ``medapp.matting.finish.Finish``.
     """
@@ -336,6 +338,7 @@ class MattingRecipe(Recipe):
     crop_order: Literal["mixed", "growing"] = "mixed"
     crop_px: int = 64
     crop_of_box: float = 1.5
+    crop_within: bool = False
     views: int = 1
     finish: dict[str, Any] = field(default_factory=dict)
 

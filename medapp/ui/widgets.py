@@ -38,7 +38,9 @@ def wrapped(text: str = "", role: str = "secondary") -> QLabel:
     """A label of several lines."""
     made = label(text, role)
     made.setWordWrap(True)
-    made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+    policy.setHeightForWidth(True)  # narrow places need more lines; setting a policy forgets that a label wraps
+    made.setSizePolicy(policy)
     return made
 
 

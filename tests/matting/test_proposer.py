@@ -129,6 +129,23 @@ def test_pixels_come_to_the_size_the_model_knows():
     assert rule.box((0, 0, 300, 100), 1.0) == (-75, -175, 375, 275)  # beyond the slice the border goes on
 
 
+def test_a_crop_that_ends_with_the_slice_shows_the_network_nothing_else_and_the_thing_larger(proposer_of, slice_values):
+    views = {"crop_px": 32, "crop_scale": "box", "crop_of_box": 1.5}
+    beyond, within = (proposer_of(training=views | more) for more in ({}, {"crop_within": True}))
+    height, width = slice_values.shape
+    filling = (0.0, 0.0, float(width), float(height))
+    padded, ending = (one.propose(slice_values, box_xyxy=filling, seed=1) for one in (beyond, within))
+    assert padded.box_xyxy == ending.box_xyxy == (0, 0, width, height)
+    assert padded.alpha.shape == ending.alpha.shape == (height, width)
+    assert padded.network_px == (32, 32)
+    assert ending.network_px == (round(32 * (height / width) ** 0.5), round(32 * (width / height) ** 0.5))
+    middle = [one.propose(slice_values, box_xyxy=BOX, seed=1).alpha for one in (beyond, within)]
+    assert np.array_equal(*middle)  # nothing changes where the slice has room
+    rule = CropRule(128, 1.5, is_box_scaled=True, is_within=True)
+    assert rule.scale_within((0, 0, 64, 64)) == 2.0
+    assert rule.scale_within((0, 0, 512, 1)) == 0.5  # a strip is no longer than twice the side
+
+
 def test_colours_become_grey_for_a_grey_model_and_grey_all_colours_alike_for_a_colour_one(proposer_of, slice_values):
     colours = np.stack([slice_values.clip(0, 255), 0 * slice_values, 0 * slice_values], axis=2).astype(np.uint8)
     assert proposer_of().propose(colours, box_xyxy=BOX).alpha.shape == (36, 36)

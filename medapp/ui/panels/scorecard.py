@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
     QHeaderView,
-    QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
@@ -167,8 +166,6 @@ class ScorecardView(QWidget):
             margin=0,
         )
         told.setStretchFactor(self.cases, 1)
-        for text in (self.headline, self.summary, self.effort, self.notes):  # no higher than it is at this width
-            text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         inner = QWidget()
         inner.setLayout(told)
         scroll = scrolling(inner, takes_focus=False)  # in a small window the decision stays in sight
