@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QLabel, QScrollArea
 
 from medapp import paths
 from medapp.networks.card import Intake
@@ -49,6 +50,21 @@ def test_figures_are_told_against_what_one_would_otherwise_use(panel):
     panel.show_model("depth-pddm-style")
     assert "below the better plain fill at 5 to 1,000 points" in panel.text
     assert not panel.use.isVisible()  # it restores nothing
+
+
+def test_in_a_small_window_no_line_is_cut_off_and_nothing_empty_follows_the_last(panel, window, qtbot):
+    window.resize(1024, 700)
+    panel.show_model("ct-denoise-rwkv")
+
+    def is_whole(line):
+        return line.height() >= line.heightForWidth(line.width()) > 2 * line.fontMetrics().height()
+
+    def figures():
+        return [line for line in panel.findChildren(QLabel) if "dB above" in line.text() and line.isVisible()]
+
+    qtbot.waitUntil(lambda: len(figures()) >= 4 and all(map(is_whole, figures())), timeout=5000)
+    inner = panel.findChild(QScrollArea).widget()
+    qtbot.waitUntil(lambda: inner.height() == inner.heightForWidth(inner.width()), timeout=5000)  # and no empty end
 
 
 def test_keys_walk_through_the_models_and_a_button_takes_one(window, tmp_path, qtbot):
