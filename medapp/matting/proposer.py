@@ -85,7 +85,8 @@ class CropRule:
 
     @classmethod
     def of(cls, training: Mapping[str, Any], spacing_mm: tuple[float, float] | None) -> CropRule:
-        """From a card: ``crop_px``, ``crop_of_box``, ``crop_scale`` (``box`` or ``pixels``) and ``crop_within``."""
+        """From ``training`` of a card: ``crop_px``, ``crop_of_box``, ``crop_scale``, ``box`` or ``pixels``, and
+        ``crop_within``."""
         side, share = training.get("crop_px", _CROP_PX), training.get("crop_of_box", _CROP_OF_BOX)
         is_sound = isinstance(side, int) and 8 <= side <= 1024 and isinstance(share, (int, float)) and 1 <= share <= 8
         return cls(

@@ -19,7 +19,7 @@ NEVER_BOXED = ("grey matter",)
 _EDGE, _INSIDE = 0.1, 0.5
 _UPRIGHT = np.pi / 12
 _MARGIN_PX = 3
-_LEAST_LEFT = 0.2
+_LEAST_LEFT = 0.2  # of a thing, whatever lace takes away
 
 
 @dataclass(frozen=True)
