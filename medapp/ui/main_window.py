@@ -69,7 +69,8 @@ START_SIZE = QSize(1440, 900)
 _NARROW = 1280
 _NEED_SCAN = ("brush", "digit", "flow", "preset", "zoom", "fit", "layout", "toggle_overlays", "matte_view")
 _RIGHT_WIDTH, _LEFT_WIDTH = 300, 272
-_MATTING_HEIGHT, _LAYERS_HEIGHT = 560, 160
+_MATTING_HEIGHT, _LAYERS_HEIGHT = (440, 560), (160, 272)
+"""Least and most, in px, where both share a side; the layers give way first."""
 _DOCKS = {
     "library": "Library",
     "layers": "Layers and mattes",
@@ -342,7 +343,8 @@ class MainWindow(QMainWindow):
             self._has_made_room = True
             layers = self.docks["layers"]
             height = layers.height() + dock.height()
-            wanted = max(dock.height(), min(_MATTING_HEIGHT, height - _LAYERS_HEIGHT))
+            kept = min(max(height - _MATTING_HEIGHT[0], _LAYERS_HEIGHT[0]), _LAYERS_HEIGHT[1])
+            wanted = max(dock.height(), min(_MATTING_HEIGHT[1], height - kept))
             self.resizeDocks([layers, dock], [height - wanted, wanted], Qt.Orientation.Vertical)
 
     # ------------------------------------------------------------------------------------------------------ workspaces

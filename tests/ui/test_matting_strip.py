@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PySide6.QtCore import QPoint, Qt
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QTabBar
 
 from medapp import paths
 from medapp.annotation.edits import Stroke
@@ -79,6 +79,22 @@ def test_a_click_gives_a_strip_of_masks_and_an_alpha(answered):
     left, top, right, bottom = document.matting.box_xyxy
     assert left <= 25 and right >= 61 and top <= 30 and bottom >= 66  # noqa: PT018 - one box around the disc
     assert right - left < 80  # the region under the click said how large the thing is
+
+
+def test_in_a_small_window_the_buttons_of_a_proposal_lie_on_nothing_else(matting_window, qtbot):
+    matting_window.resize(1024, 700)
+    matting_window.document.new_matte()  # its fields need height too
+    qtbot.mouseClick(matting_window.grid.views[0], LEFT, pos=spot(matting_window, 43, 48))
+    qtbot.waitUntil(lambda: matting_window.document.matting is not None, timeout=20000)
+    matting_window.grab()
+
+    assert matting_window.height() == 700
+    tray, tabs = matting_window.proposals, [one for one in matting_window.findChildren(QTabBar) if one.isVisible()]
+    assert not matting_window.docks["layers"].isHidden()
+    assert [one.tabText(0) for one in tabs] == ["Proposals"]
+    below = tabs[0].mapTo(matting_window, QPoint(0, 0)).y()
+    assert tray.accept.mapTo(matting_window, QPoint(0, tray.accept.height())).y() <= below
+    assert tray.matting.strip.visibleRegion().boundingRect().height() == tray.matting.strip.height()
 
 
 def test_the_same_click_gives_the_same_strip_again(answered, qtbot):

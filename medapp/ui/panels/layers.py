@@ -12,6 +12,7 @@ from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLineEdit,
+    QSizePolicy,
     QSpinBox,
     QStackedLayout,
     QVBoxLayout,
@@ -139,8 +140,8 @@ class LayersPanel(QWidget):
             self._view.addItem(_VIEW_TEXT[view], view)
         self._view.setToolTip("Matte view (T) — how mattes are drawn")
         self._view.activated.connect(lambda _i: document.set_matte_view(self._view.currentData()))
-        self._details = QWidget()
-        self._details.setLayout(
+        fields = QWidget()
+        fields.setLayout(
             column(
                 field("Name", self._name, 56),
                 field("Label", self._label, 56),
@@ -148,6 +149,9 @@ class LayersPanel(QWidget):
                 margin=0,
             )
         )
+        self._details = scrolling(fields, takes_focus=False)  # in a small window a proposal needs the height
+        self._details.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self._details.setMinimumHeight(self._name.sizeHint().height())
         full = QWidget()
         full.setLayout(
             column(
