@@ -144,8 +144,8 @@ class Card:
 
     @property
     def title(self) -> str:
-        """Name and version, as chips show them."""
-        return f"{self.name} {self.version}"
+        """Name and version, as chips show them; a name that ends in a number keeps it apart from the version."""
+        return f"{self.name} {'v' if self.name[-1:].isdigit() else ''}{self.version}"
 
     def intake(self, modality: str | None) -> Intake | None:
         """How scans of a modality enter; None when it does not take them."""

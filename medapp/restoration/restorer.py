@@ -467,7 +467,7 @@ class NetworkRestorer(Restorer):
 
 def chip_of(card: Card) -> str:
     """What the header chip says of a series this model restored."""
-    return f"{'SYNTHETIC PET' if card.task == PET_SYNTHESIS else 'RESTORED'} · {card.name} {card.version}"
+    return f"{'SYNTHETIC PET' if card.task == PET_SYNTHESIS else 'RESTORED'} · {card.title}"
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -29,6 +29,11 @@ def test_a_card_survives_its_json():
     assert parse_card(CARD.to_json()).summary() == CARD.summary()
 
 
+@pytest.mark.parametrize(("name", "title"), [("Soft matting", "Soft matting 2"), ("Pathology ×4", "Pathology ×4 v2")])
+def test_a_title_keeps_the_version_apart_from_a_number_in_the_name(name, title):
+    assert replace(CARD, name=name, version="2").title == title
+
+
 def test_a_model_of_a_finer_grid_keeps_how_its_pairs_were_made():
     card = replace(
         CARD,
