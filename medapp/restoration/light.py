@@ -17,9 +17,9 @@ from scipy import ndimage
 
 from medapp.scan.finer import FinerGrid
 
-RADIUS_PX = 32.0
+RADIUS_PX = 24.0
 """Of the Gaussian around a place over which light is balanced, in pixels of the enlarged picture."""
-LOST_TEXTURE: Mapping[int, float] = {2: 4.0, 4: 7.0}
+LOST_TEXTURE: Mapping[int, float] = {2: 1.0, 4: 3.0}
 """By factor: the variance of texture that is not drawn, over that of the coarse picture's own finest detail. Both
 numbers and the radius were tuned with the two shipped networks on 82 pictures of training slides, for the smallest
 shift of a colour without a loss of PSNR; other factors count on no such texture."""
