@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medapp.errors import WeightsError
+from medapp.naming import with_version
 
 FORMAT = 2
 ROUGH_MASK = "rough_mask"
@@ -144,8 +145,8 @@ class Card:
 
     @property
     def title(self) -> str:
-        """Name and version, as chips show them; a name that ends in a number keeps it apart from the version."""
-        return f"{self.name} {'v' if self.name[-1:].isdigit() else ''}{self.version}"
+        """Name and version, as chips show them."""
+        return with_version(self.name, self.version)
 
     def intake(self, modality: str | None) -> Intake | None:
         """How scans of a modality enter; None when it does not take them."""

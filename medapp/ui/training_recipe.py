@@ -6,6 +6,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
+from medapp.naming import with_version
 from medapp.requests import ModelsRequest, Outcome, Refused, TrainingSetRequest, TrainingSetResult
 from medapp.ui.document import Document
 from medapp.ui.job_bridge import JobBridge
@@ -154,7 +155,7 @@ class TrainingRecipe(QObject):
 
 def title_with_version(row: Any) -> str:
     """Name and version of a model as chips show them."""
-    return f"{row['title']} {row.get('version') or ''}".strip()
+    return with_version(str(row["title"]), str(row.get("version") or ""))
 
 
 def trainable(rows: Any) -> tuple[dict[str, Any], ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from PySide6.QtCore import QRect
 
+from medapp.naming import with_version
 from medapp.scan.scan import Scan
 from medapp.ui.canvas.compare import Alignment, align, difference, difference_limit
 from medapp.ui.canvas.depth_picture import DepthBar, DepthColours, bar_of
@@ -59,11 +60,11 @@ def processed_chip(info: Any, suffix: str = "") -> Chip:
     model = str(provenance.get("model", "") or getattr(info, "model", "") or "")
     version = str(provenance.get("version", "") or provenance.get("model_version", "") or "")
     if kind == "depth" and provenance.get("role") == "sigma":
-        parts = ["DEPTH ±", " ".join(part for part in (model, version) if part)]
+        parts = ["DEPTH ±", with_version(model, version)]
     elif kind == "filtered":
         parts = [_CHIP_WORDS[kind], model or "non-local means"]
     else:
-        parts = [_CHIP_WORDS[kind], " ".join(part for part in (model, version) if part)]
+        parts = [_CHIP_WORDS[kind], with_version(model, version)]
     return Chip(" · ".join(part for part in (*parts, suffix) if part), kind)
 
 

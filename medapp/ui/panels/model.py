@@ -9,6 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QComboBox, QLabel, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
 
+from medapp.naming import with_version
 from medapp.requests import ModelsRequest
 from medapp.ui import theme
 from medapp.ui.job_bridge import JobBridge
@@ -125,7 +126,7 @@ class ModelPanel(QWidget):
         self.choice.clear()
         order = list(SERVES)
         for model in sorted(self._models, key=lambda m: order.index(m.get("serves", order[0]))):
-            self.choice.addItem(f"{model['title']} {model.get('version', '')}".strip(), model["id"])
+            self.choice.addItem(with_version(model["title"], model.get("version", "")), model["id"])
         wanted = (self._shown_id, self._restoring.model_id, self.choice.itemData(0))
         known = {model["id"] for model in self._models}
         self.show_model(next((one for one in wanted if one in known), ""))
