@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,9 @@ def main() -> int:
         chosen = _parser(cli.COMMANDS).parse_args(arguments)
     except SystemExit as stop:
         return cli.EXIT_DONE if stop.code == 0 else cli.EXIT_USAGE
+    missing = next((path for path in chosen.paths if not Path(path).exists()), None)
+    if missing is not None:
+        return _say_missing(missing, cli.COMMANDS, cli.EXIT_USAGE)
     if sys.platform == "linux" and not any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     ):
@@ -32,6 +36,14 @@ def main() -> int:
     from medapp.ui.app import run_window
 
     return run_window(chosen.paths, chosen.project, chosen.sample, chosen.grab)
+
+
+def _say_missing(name: str, commands: dict[str, str], status: int) -> int:
+    """What was neither a command nor anything that could be opened."""
+    alike = difflib.get_close_matches(name, commands, 1)
+    hint = f"Did you mean: medapp {alike[0]}" if alike else "See what there is: medapp --help"
+    sys.stderr.write(f"There is no file, folder or command '{name[:80]}'.\n{hint}\n")
+    return status
 
 
 def _parser(commands: dict[str, str]) -> argparse.ArgumentParser:

@@ -95,6 +95,9 @@ def parse_points(text: str) -> tuple[tuple[float, float, float], ...]:
             raise UsageError(f"Point {number} is not x,y,mm.", 'Write --points "120,80,35;40,200,52.5"') from error
         if not all(math.isfinite(value) for value in (x, y, depth)):
             raise UsageError(f"Point {number} is not finite.", 'Write --points "120,80,35;40,200,52.5"')
+        same = next((n for n, (u, v, _) in enumerate(points, 1) if (round(u), round(v)) == (round(x), round(y))), 0)
+        if same and points[same - 1][2] != depth:
+            raise UsageError(f"Points {same} and {number} give one pixel two depths.", "Leave one of them out.")
         points.append((x, y, depth))
     return tuple(points)
 

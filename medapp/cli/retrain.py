@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from medapp.cli.numbers import above_zero
 from medapp.cli.train import stoppable
 from medapp.errors import UsageError
 from medapp.jobs.worker import run as run_request
@@ -40,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("project", nargs="?", default="", help="project folder, name.medapp")
     parser.add_argument("--model", default="", metavar="ID", help="model to begin from, such as soft-matting")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training; default 10")
+    parser.add_argument("--minutes", type=above_zero, default=10.0, help="of training; default 10")
     parser.add_argument(
         "--data-set", default="", metavar="VERSION", help="frozen version; default: freeze what is there"
     )

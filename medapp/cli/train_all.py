@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from medapp import paths
+from medapp.cli.numbers import above_zero
 from medapp.cli.train import Lines, stoppable
 from medapp.progress import Progress
 
@@ -23,10 +24,11 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument(
         "--budget",
-        type=float,
+        type=above_zero,
         default=math.inf,
         metavar="MINUTES",
-        help="for all of them, shared out as the shipped ones took; default: what the recipes ask for",
+        help="of training for all of them, shared out as the shipped ones took; making ready the data comes on top; "
+        "default: what the recipes ask for",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("runs") / "shelf", help="run folders and models; default: %(default)s"

@@ -209,7 +209,7 @@ class ModelLibrary:
         """
         first = self.line(model_id)
         if not self._has(first):
-            raise WeightsError(f"There is no model '{model_id[:60]}'", "medapp models lists what is there")
+            raise WeightsError(f"There is no model '{model_id[:60]}'", "See what is there: medapp models list")
         histories = self._histories(must_be_sound=True)
         before = histories.get(first, ())
         if not before:
@@ -287,12 +287,20 @@ class ModelLibrary:
         free_device_memory(device)
 
     def _find(self, model_id: str) -> Path:
+        """The card of a model, as ``list`` finds it: one that is broken gives way to one of the next folder."""
+        broken: WeightsError | None = None
         if "/" not in model_id and "\\" not in model_id and ".." not in model_id:
             for folder in self._folders:
                 path = folder / f"{model_id}.json"
-                if path.is_file() and not path.name.endswith(RECIPE_SUFFIX):
+                if not path.is_file() or path.name.endswith(RECIPE_SUFFIX):
+                    continue
+                try:
+                    read_card(path)
+                except WeightsError as error:
+                    broken = broken or error
+                else:
                     return path
-        raise WeightsError(f"There is no model '{model_id[:60]}'", "medapp models lists what is there")
+        raise broken or WeightsError(f"There is no model '{model_id[:60]}'", "See what is there: medapp models list")
 
 
 def _sync(path: Path) -> None:

@@ -28,6 +28,11 @@ from medapp.services.restore import restorer_for
 from medapp.services.workspace import Workspace
 
 _NIFTI = ".nii.gz"
+_HINTS = {
+    "does not say what it is": "Name it with --modality.",
+    "weight, dose or times": "Take the DICOM series, with the patient's weight, the dose and the times in it.",
+}
+"""What helps, by words of the reason why a model does not fit; otherwise another model."""
 
 
 def restore_file(
@@ -61,13 +66,14 @@ def restore_file(
             f"A restored series cannot be written as {out.name}.", "Name a .nii.gz file; .png or .tif for colours."
         )
     scan = read_scan(path, modality)
-    _check_holds(path, out, scan)
+    _check_keeps_original(path, out, scan.is_colour, asked.trust)
     restorer = restorer_for(asked, scan.modality, workspace)
     needs_regions = "region_map" in restorer.inputs
     fit = restorer.fit(ScanFacts.of(scan), engine_title(asked.region_model_id, workspace) if needs_regions else None)
     if fit.level == "blocked":
-        hint = "Name it with --modality." if "does not say what it is" in fit.reason else "Choose another model."
+        hint = next((hint for words, hint in _HINTS.items() if words in fit.reason), "Choose another model.")
         raise UnsuitableModelError(f"{restorer.chip.split(' · ')[-1]} does not fit {path.name}: {fit.reason}.", hint)
+    _check_holds(path, out, scan)
     account = Account(restorer, min(max(asked.strength, 0.0), 1.0), asked.trust)
     made = list(_made(account, scan, asked, workspace, progress, needs_regions))
     grid = restorer.grid.scan(scan, np.broadcast_to(np.float32(0), restorer.grid.shape(scan.shape)))
@@ -81,6 +87,7 @@ def restore_file(
     else:
         files = _write_volumes(out, made, (grid.shape[0], grid.shape[1], grid.shape[2]), geometry)
     notes = [] if alpha is None else ["Its transparency took no part: it was interpolated, not restored."]
+    notes += scan.notes
     return {
         **account.report(scan, since),
         "fit": fit.reason,
@@ -89,6 +96,19 @@ def restore_file(
         "files": [file.name for file in files],
         **({"notes": notes} if notes else {}),
     }
+
+
+def _check_keeps_original(path: Path, out: Path, is_colour: bool, with_trust: bool) -> None:
+    """Refuse an output that would replace what is restored.
+
+    Raises:
+        UsageError: One of the files to be written is the source, or lies among the files of its folder.
+    """
+    for written in (out, _trust_path(out, is_colour)) if with_trust else (out,):
+        if written.exists() and (
+            written.samefile(path) or (path.is_dir() and path.resolve() in written.resolve().parents)
+        ):
+            raise UsageError(f"{written.name} is what is to be restored; originals stay.", "Name another file.")
 
 
 def _check_holds(path: Path, out: Path, scan: Scan) -> None:
@@ -144,7 +164,7 @@ def _write_pictures(
     files = {out: (pages, said)}
     spreads = [one.spread for one in made if one.spread is not None]
     if spreads:
-        files[out.with_name(f"{out.stem}_trust.tif")] = (spreads, f"Trust map: {said}")
+        files[_trust_path(out, is_colour=True)] = (spreads, f"Trust map: {said}")
     for path, (arrays, text) in files.items():
         with _told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,11 +172,15 @@ def _write_pictures(
     return list(files)
 
 
+def _trust_path(out: Path, is_colour: bool) -> Path:
+    return out.with_name(f"{out.stem}_trust.tif" if is_colour else f"{out.name[: -len(_NIFTI)]}_trust{_NIFTI}")
+
+
 def _write_volumes(out: Path, made: list[Made], shape: tuple[int, int, int], geometry: Geometry) -> list[Path]:
     files = {out: [one.values for one in made]}
     spreads = [one.spread for one in made if one.spread is not None]
     if spreads:
-        files[out.with_name(f"{out.name[: -len(_NIFTI)]}_trust{_NIFTI}")] = spreads
+        files[_trust_path(out, is_colour=False)] = spreads
     for path, slices in files.items():
         with _told(path):
             path.parent.mkdir(parents=True, exist_ok=True)

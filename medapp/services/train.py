@@ -84,7 +84,7 @@ def train_recipe(
         spent += time.monotonic() - began
         if not runs[-1].is_done:
             break
-    last = runs[-1]
+    last, model = runs[-1], out / f"{recipe.name}.safetensors"
     return {
         "iteration": last.iteration,
         "iterations": last.iterations,
@@ -92,7 +92,7 @@ def train_recipe(
         "seconds": round(sum(each.seconds for each in runs), 1),
         "is_done": last.is_done and len(runs) == len(stages),
         "stages": len(runs),
-        "model": str(out / f"{recipe.name}.safetensors"),
+        "model": str(model) if model.is_file() else None,
     }
 
 

@@ -21,6 +21,7 @@ ENDING = ".recipe.json"
 STATE = "shelf.json"
 MODELS = "models"
 _USUAL_MINUTES = 30.0
+_GO_ON = "Give more minutes; the same command goes on from there"
 """Of a recipe whose card does not say how long its run took."""
 
 
@@ -122,6 +123,8 @@ def _train_one(entry: Planned, out: Path, data_dir: Path, progress: Progress, de
         made = train_recipe(recipe, run, math.inf, data_dir, progress, device)
     except MedappError as error:
         return {"id": recipe.name, "refused": error.message, "hint": error.hint}
+    if made["model"] is None:
+        return {"id": recipe.name, "refused": "The budget ended before the first weights were kept", "hint": _GO_ON}
     weights = Path(made["model"])
     row = {
         "id": recipe.name,

@@ -243,6 +243,8 @@ def manifest_rows(place: Path) -> list[dict[str, str]]:
 def modality_of(words: str) -> tuple[str | None, str]:
     """DICOM code and unit for the modality column of a manifest; ``(None, "")`` for what is no measurement."""
     lower = words.lower()
+    if lower.startswith("pet") and "bq" in lower:
+        return "PT", "BQML"
     if lower in ("ct", "mr", "pt"):
         return words.upper(), {"ct": "HU", "pt": "SUV"}.get(lower, "arbitrary")
     return next(((code, unit) for start, code, unit in _MODALITIES if lower.startswith(start)), (None, ""))

@@ -48,6 +48,15 @@ def test_wrong_usage_ends_with_2():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a display")
+def test_a_mistyped_command_is_told_from_a_file():
+    made = medapp("restoer")
+    assert made.returncode == 2
+    assert made.stderr.splitlines() == [
+        "There is no file, folder or command 'restoer'.",
+        "Did you mean: medapp restore",
+    ]
+
+
 def test_the_window_without_a_display_says_what_to_do():
     without = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")}
     done = subprocess.run(

@@ -76,6 +76,29 @@ def test_what_cannot_be_restored_is_said_in_a_line_and_nothing_is_written(
     assert not (tmp_path / out).exists()
 
 
+@pytest.mark.parametrize("source", ["scan.nii.gz", "series", "scan_trust.nii.gz"])
+def test_an_original_is_never_replaced(scan, tmp_path, capsys, source):
+    out, more = scan, []
+    if source == "series":
+        (tmp_path / source).mkdir()
+        out = scan.rename(tmp_path / source / scan.name)
+    elif source != scan.name:
+        scan.rename(tmp_path / source)
+        more = ["--trust"]
+    before = (out if out.exists() else tmp_path / source).read_bytes()
+
+    assert ask(tmp_path / source, "filter-nlm", out, "--modality", "MR", *more) == 2
+
+    assert "originals stay" in capsys.readouterr().err
+    assert (out if out.exists() else tmp_path / source).read_bytes() == before
+
+
+@pytest.mark.parametrize("wrong", [["--strength", "500"], ["--strength", "nan"], ["--tile", "-3"]])
+def test_numbers_that_cannot_be_are_refused(scan, tmp_path, capsys, wrong):
+    assert ask(scan, "filter-nlm", tmp_path / "a.nii.gz", "--modality", "MR", *wrong) == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
 @pytest.fixture
 def photo(tmp_path):
     """A small colour picture whose right half is half transparent."""
@@ -100,6 +123,7 @@ def test_a_picture_comes_back_larger_says_what_made_it_and_keeps_its_transparenc
     assert told["spacing_mm"][:2] == [0.25, 0.25]
     assert told["files"] == [f"fine.{ending}", "fine_trust.tif"]
     assert "transparency took no part" in told["notes"][0]
+    assert "pixel size" in told["notes"][1]  # what was assumed of the source
     with Image.open(tmp_path / f"fine.{ending}") as made:
         assert made.size == (72, 40)
         described = made.info.get("Description") or str(made.tag_v2[270])
@@ -113,10 +137,10 @@ def test_a_picture_comes_back_larger_says_what_made_it_and_keeps_its_transparenc
 
 
 @pytest.mark.parametrize(
-    ("model", "out", "told"), [("filter-nlm", "a.nii.gz", "in colour"), ("filter-nlm", "a.png", "made for grey images")]
+    ("model", "out", "told"), [("", "a.nii.gz", "in colour"), ("filter-nlm", "a.nii.gz", "made for grey images")]
 )
 def test_what_pictures_cannot_be_is_said(photo, tmp_path, capsys, model, out, told):
-    assert ask(photo, model, tmp_path / out) == 2
+    assert ask(photo, model or keep_colour_toy(), tmp_path / out) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / out).exists()
 

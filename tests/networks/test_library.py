@@ -41,6 +41,19 @@ def test_a_broken_card_hides_only_itself(tmp_path):
     assert [card.id for card in ModelLibrary(tmp_path, tmp_path / "none").list()] == ["toy-1"]
 
 
+def test_where_an_own_card_is_broken_the_shipped_model_of_its_name_answers(tmp_path):
+    _put(tmp_path / "shipped", name="Old")
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "toy-1.json").write_text("{")
+    library = ModelLibrary(tmp_path / "shipped", tmp_path / "user")
+
+    assert [library.card(card.id).name for card in library.list()] == ["Old"]
+    assert library.load("toy-1", "cpu").card.name == "Old"
+    (tmp_path / "shipped" / "toy-1.json").unlink()
+    with pytest.raises(WeightsError, match="JSON"):
+        library.card("toy-1")
+
+
 def test_few_models_stay_loaded(tmp_path):
     for i in range(3):
         _put(tmp_path, id=f"toy-{i}")

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -96,6 +97,23 @@ def test_crops_may_be_larger_than_the_slices(tmp_path, data):
     whole, halves = batch["reference"], [task.batch(3, rank, 2, 0.0)["reference"] for rank in (0, 1)]
     assert torch.equal(whole[0::2], halves[0])
     assert torch.equal(whole[1::2], halves[1])
+
+
+@pytest.mark.parametrize(("words", "factor"), [("PET FDG (Bq/ml)", 1), ("PET FDG (SUV)", 300)])
+def test_pet_in_another_unit_is_refused_whatever_calls_it_suv(tmp_path, data, words, factor):
+    with (data / "MANIFEST.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if row["path"].endswith("_pet.nii.gz"):
+            row["modality"] = words
+            image = nib.load(data / row["path"])
+            nib.save(nib.Nifti1Image(image.get_fdata() * factor, image.affine), data / row["path"])
+    with (data / "MANIFEST.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(TrainingError, match="SUV"):
+        task_of(recipe_of(RECIPE), data, tmp_path / "cache", Progress())
 
 
 def test_pet_without_suv_is_refused(tmp_path, data):

@@ -44,6 +44,8 @@ Scanners = Mapping[str, PetCentre]
 """On which scanner a patient was."""
 LEAST_SIDE_PX = 16
 """Smaller slices are left out; those smaller than a crop are mirrored at their edges."""
+_HIGHEST_SUV = 1000.0
+"""No tissue takes up so much: larger numbers are of another unit."""
 _TUNING_SLICES = 5
 _PER_PERCENT_DB = 0.05
 """What one percent of bias of SUVmax costs in the score that chooses the checkpoint."""
@@ -70,8 +72,8 @@ def pet_task(recipe: PetRecipe, references: References, data: Path, cache: Path,
         progress: Counts series and slices.
 
     Raises:
-        TrainingError: The scans are not in SUV, fewer than two patients, equal slices on both sides, or no slice large
-            enough.
+        TrainingError: The scans are not in SUV or cannot be, fewer than two patients, equal slices on both sides, or no
+            slice large enough.
         Cancelled: The user stopped it; finished slices stay in the cache.
     """
     if references.unit != "SUV":
@@ -153,6 +155,12 @@ def _at(reference: Reference, tumour: NDArray[np.bool_] | None, centre: PetCentr
 
 def _low_dose_maker(recipe: PetRecipe, scanners: Scanners) -> Derive:
     def make(entry: StoredSlice) -> NDArray:
+        highest = float(entry.values.max(initial=0.0))
+        if highest > _HIGHEST_SUV:
+            raise TrainingError(
+                f"{entry.source} holds values up to {highest:.0f}, which are no SUV; nothing was trained",
+                "Say the unit in MANIFEST.csv, such as 'PET (Bq/ml)', or leave the scan out",
+            )
         random = np.random.default_rng([entry.seed, recipe.seed])
         low, high = np.log(recipe.fractions)
         # one dose from each part of the range, so that few draws still cover it
