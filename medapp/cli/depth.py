@@ -87,7 +87,7 @@ def parse_points(text: str) -> tuple[tuple[float, float, float], ...]:
     Raises:
         UsageError: Something else.
     """
-    points = []
+    points: list[tuple[float, float, float]] = []
     for number, part in enumerate((p for p in text.split(";") if p.strip()), start=1):
         try:
             x, y, depth = (float(value) for value in part.split(","))
