@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -611,6 +611,7 @@ def recipe_of(entries: Any) -> Recipe:
     surplus = sorted(set(entries) - known)
     if surplus:
         raise TrainingError(f"The recipe has unknown entries: {', '.join(surplus[:5])}", "Remove or rename them")
+    _check_kinds(TASKS[task], entries)
     try:
         recipe = TASKS[task](**{key: _tuples(value) for key, value in entries.items()})
         problem = next((found for stage in stages_of(recipe) if (found := stage.problem())), "")
@@ -622,6 +623,27 @@ def recipe_of(entries: Any) -> Recipe:
     if problem:
         raise TrainingError(f"The recipe has an entry that cannot work: {problem}", _HINT)
     return recipe
+
+
+def _check_kinds(task: type[Recipe], entries: dict[str, Any]) -> None:
+    """Compare each entry with what it is where a recipe leaves it out.
+
+    Raises:
+        TrainingError: Names the first that is something else.
+    """
+    for entry in fields(task):
+        if entry.default is MISSING and entry.default_factory is MISSING:
+            continue
+        usual = entry.default if entry.default_factory is MISSING else entry.default_factory()
+        kind, given = _kind(usual), _kind(entries.get(entry.name))
+        if kind and given and kind != given:
+            raise TrainingError(f"The recipe's entry '{entry.name}' is {given}, not {kind}", _HINT)
+
+
+def _kind(value: Any) -> str:
+    """In words; empty for what may be anything."""
+    kinds = ((bool, "true or false"), ((int, float), "a number"), (str, "a text"), ((list, tuple), "a list"))
+    return next((said for kind, said in kinds if isinstance(value, kind)), "" if value is None else "an object")
 
 
 def stages_of(recipe: Recipe) -> tuple[Recipe, ...]:

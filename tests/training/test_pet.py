@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from medapp.errors import TrainingError
+from medapp.errors import MedappError, TrainingError
 from medapp.networks.library import ModelLibrary
 from medapp.progress import Progress
 from medapp.restoration.ranges import from_network as leaving
@@ -114,6 +114,16 @@ def test_pet_in_another_unit_is_refused_whatever_calls_it_suv(tmp_path, data, wo
         writer.writerows(rows)
     with pytest.raises(TrainingError, match="SUV"):
         task_of(recipe_of(RECIPE), data, tmp_path / "cache", Progress())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"start_from": "no-such-model"}, "start from"), ({"config": {"n_feat": 8}}, "n_feat|drmc|DRMC")],
+)
+def test_what_cannot_start_is_said_before_the_data_are_read(tmp_path, changes, told):
+    with pytest.raises(MedappError, match=told) as refused:
+        task_of(recipe_of({**RECIPE, **changes}), tmp_path / "nowhere", tmp_path / "cache", Progress())
+    assert "MANIFEST" not in refused.value.message + refused.value.hint
 
 
 def test_pet_without_suv_is_refused(tmp_path, data):

@@ -61,6 +61,20 @@ def test_the_full_size_is_another_model_in_one_stage():
     assert full.crops == recipe.crops
 
 
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"iterations": "many"}, "'iterations' is a text, not a number"),
+        ({"crops": 5}, "'crops' is a number, not a list"),
+        ({"tuning_patients": 3}, "'tuning_patients' is a number, not a list"),
+        ({"stages": {}}, "'stages' is an object, not a list"),
+    ],
+)
+def test_an_entry_of_the_wrong_kind_is_named(entry, told):
+    with pytest.raises(TrainingError, match=told):
+        recipe_of(RECIPE | entry)
+
+
 def test_a_recipe_without_a_full_size_says_so():
     with pytest.raises(TrainingError, match="no full size"):
         full_size(recipe_of(RECIPE))

@@ -31,9 +31,11 @@ def task_of(recipe: Recipe, data: Path, cache: Path, progress: Progress) -> Task
         progress: Counts files and slices.
 
     Raises:
-        TrainingError: The data cannot be used for this.
+        TrainingError: The network cannot start as the recipe says, or the data cannot be used for this.
         Cancelled: The user stopped it.
     """
+    if recipe.task != "regions":  # SAM is built by ``medapp.regions``
+        import_module("medapp.training.tasks.starting").starting_network(recipe)  # refused before minutes of reading
     module, function = _MAKERS[recipe.task].split(":")
     made: Task = getattr(import_module(f"medapp.training.tasks.{module}"), function)(recipe, data, cache, progress)
     return made
