@@ -94,7 +94,8 @@ def test_in_a_small_window_the_buttons_of_a_proposal_lie_on_nothing_else(matting
     assert [one.tabText(0) for one in tabs] == ["Proposals"]
     below = tabs[0].mapTo(matting_window, QPoint(0, 0)).y()
     assert tray.accept.mapTo(matting_window, QPoint(0, tray.accept.height())).y() <= below
-    assert tray.matting.strip.visibleRegion().boundingRect().height() == tray.matting.strip.height()
+    strip = tray.matting.strip
+    qtbot.waitUntil(lambda: strip.visibleRegion().boundingRect().height() == strip.height(), timeout=5000)
 
 
 def test_the_same_click_gives_the_same_strip_again(answered, qtbot):
