@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medapp import paths
-from medapp.cli.numbers import above_zero
+from medapp.cli.numbers import between
 from medapp.progress import Progress, ProgressEvent
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -31,7 +31,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--recipe", type=Path, required=True, metavar="FILE", help="models/<name>.recipe.json")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder; an interrupted run goes on")
     parser.add_argument(
-        "--minutes", type=above_zero, default=math.inf, help="of training; the run can go on later; default: to its end"
+        "--minutes",
+        type=between(0, math.inf),
+        default=math.inf,
+        help="of training; the run can go on later; default: to its end",
     )
     parser.add_argument("--data", type=Path, help="folder with MANIFEST.csv; default $MEDAPP_SHARED/data")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = as torch chooses")
