@@ -7,4 +7,4 @@ def with_version(name: str, version: str) -> str:
     """Such as ``Soft matting 1``; where the name ends in a number the version stands apart: ``Pathology ×4 v2``."""
     if not version:
         return name
-    return f"{name} v{version}" if name[-1:].isdigit() else f"{name} {version}".strip()
+    return f"{name} v{version}" if name[-1:].isdigit() else f"{name} {version}"

@@ -84,7 +84,7 @@ class ModelLibrary:
         Raises:
             WeightsError: There is no such model, or its card is broken.
         """
-        return read_card(self._find(model_id))
+        return self._find(model_id)[1]
 
     def weights_path(self, model_id: str) -> Path:
         """The weights file of a model.
@@ -92,11 +92,11 @@ class ModelLibrary:
         Raises:
             WeightsError: There is no such model.
         """
-        return self._find(model_id).with_name(f"{model_id}.safetensors")
+        return self._find(model_id)[0].with_name(f"{model_id}.safetensors")
 
     def recipe_path(self, model_id: str) -> Path | None:
         """The recipe beside the card of a model; None where there is none."""
-        path = self._find(model_id).with_name(f"{model_id}{RECIPE_SUFFIX}")
+        path = self._find(model_id)[0].with_name(f"{model_id}{RECIPE_SUFFIX}")
         return path if path.is_file() else None
 
     def load(self, model_id: str, device: str = "auto") -> LoadedModel:
@@ -110,8 +110,7 @@ class ModelLibrary:
         from medapp.networks.checkpoint import load_checked
         from medapp.networks.device import choose_device
 
-        path = self._find(model_id)
-        card = read_card(path)
+        path, card = self._find(model_id)
         chosen = choose_device(device)
         key = (model_id, card.sha256, str(chosen))
         if key in self._loaded:
@@ -230,10 +229,9 @@ class ModelLibrary:
 
     def _has(self, model_id: str) -> bool:
         try:
-            path = self._find(model_id)
+            return self.weights_path(model_id).is_file()
         except WeightsError:
             return False
-        return path.with_name(f"{model_id}.safetensors").is_file()
 
     def _histories(self, must_be_sound: bool = False) -> dict[str, tuple[str, ...]]:
         path = self._user / ADOPTED
@@ -286,8 +284,8 @@ class ModelLibrary:
         device = self._loaded.pop(key).device
         free_device_memory(device)
 
-    def _find(self, model_id: str) -> Path:
-        """The card of a model, as ``list`` finds it: one that is broken gives way to one of the next folder."""
+    def _find(self, model_id: str) -> tuple[Path, Card]:
+        """A model's card and its file, as ``list`` finds it: a broken one gives way to that of the next folder."""
         broken: WeightsError | None = None
         if "/" not in model_id and "\\" not in model_id and ".." not in model_id:
             for folder in self._folders:
@@ -295,11 +293,9 @@ class ModelLibrary:
                 if not path.is_file() or path.name.endswith(RECIPE_SUFFIX):
                     continue
                 try:
-                    read_card(path)
+                    return path, read_card(path)
                 except WeightsError as error:
                     broken = broken or error
-                else:
-                    return path
         raise broken or WeightsError(f"There is no model '{model_id[:60]}'", "See what is there: medapp models list")
 
 
